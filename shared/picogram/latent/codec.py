@@ -1,0 +1,131 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""The latent codec as it runs: pictures to latent sections and back, with shipped weights.
+
+    picture ── pad to 64 ── analysis (tiles) ── gain(rate) ── integer prior ── rate byte + range-coded bytes
+    section ── integer prior ── / gain(rate) ── synthesis (tiles) ── crop ── picture
+
+The section's first byte is the rate index, 0 to 255. Everything that touches the entropy coder is integer; analysis
+and synthesis are float32, and may differ in the last bit between machines without consequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from picogram.errors import CorruptBitstream
+from picogram.latent.coding import decode_latents, encode_latents, estimate_bits
+from picogram.latent.exact_prior import RATE_COUNT, ExactPrior, hyper_size
+from picogram.latent.model import LatentCodec
+from picogram.latent.prior import HYPER_FACTOR
+from picogram.latent.tiling import scaled, tiles
+from picogram.latent.transforms import STRIDE
+from picogram.models import DEFAULT_LATENT, latent_weights
+
+Pixels = npt.NDArray[np.uint8]
+
+ANALYSIS_HALO = 8
+SYNTHESIS_HALO = 16
+"""Latent positions that a network sees beyond a tile; at least its reach (checked by a test)."""
+_PAD = STRIDE * HYPER_FACTOR
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """What can be computed of a picture before the rate is known."""
+
+    linear: Tensor
+    features: Tensor
+    height: int
+    width: int
+
+
+class PhotoCodec:
+    """One latent model, ready to code pictures; stateless, so safe to share between threads."""
+
+    def __init__(self, model: int = DEFAULT_LATENT) -> None:
+        tensors = load_file(latent_weights(model))
+        net = LatentCodec().requires_grad_(False).eval()
+        exact = {k.removeprefix("prior."): v for k, v in tensors.items() if k.startswith("prior.")}
+        floats = {
+            k.replace("hyper_analysis.", "prior.", 1): v.float()
+            for k, v in tensors.items()
+            if not k.startswith("prior.")
+        }
+        net.load_state_dict(floats, strict=False)
+        self.model = model
+        self.net = net.to(memory_format=torch.channels_last)
+        self.prior = ExactPrior(exact, net.prior.config)
+
+    @torch.inference_mode()
+    def analyse(self, picture: Pixels) -> Analysed:
+        """``picture``: ``[H, W, 3] uint8``."""
+        height, width = picture.shape[:2]
+        padded = np.pad(picture, ((0, -height % _PAD), (0, -width % _PAD), (0, 0)), mode="edge")
+        rows, cols = padded.shape[0] // STRIDE, padded.shape[1] // STRIDE
+        linear: Tensor | None = None
+        features: Tensor | None = None
+        for row, col in tiles(rows, cols, ANALYSIS_HALO):
+            window = padded[scaled(row.read, STRIDE), scaled(col.read, STRIDE)]
+            x = torch.from_numpy(window).permute(2, 0, 1)[None].float().div_(255)
+            part, deep = self.net.analysis.before_rate(x)
+            if linear is None or features is None:
+                linear = torch.empty(1, part.shape[1], rows, cols)
+                features = torch.empty(1, deep.shape[1], rows, cols)
+            linear[:, :, row.keep, col.keep] = part[:, :, row.inner, col.inner]
+            features[:, :, row.keep, col.keep] = deep[:, :, row.inner, col.inner]
+        assert linear is not None and features is not None  # noqa: S101 - there is at least one tile
+        return Analysed(linear, features, -(-height // STRIDE), -(-width // STRIDE))
+
+    def _latents(self, analysed: Analysed, rate: int) -> tuple[Tensor, Tensor]:
+        """``y`` (cropped to what is coded) and ``z``, in steps of a rate index."""
+        position = torch.tensor([rate / (RATE_COUNT - 1)])
+        y = self.net.analysis.after_rate(analysed.linear, analysed.features, position)
+        y = y * self.net.gain(position)
+        height, width = analysed.height, analysed.width
+        hz, wz = hyper_size(height, width)
+        z = self.net.prior.hyper_analysis(y)[:, :, :hz, :wz]
+        return y[:, :, :height, :width], z
+
+    @torch.inference_mode()
+    def section(self, analysed: Analysed, rate: int) -> bytes:
+        """The latent section of a picture at a rate index 0..255."""
+        y, z = self._latents(analysed, rate)
+        return bytes([rate]) + encode_latents(self.prior, y, z, [rate])[0]
+
+    @torch.inference_mode()
+    def estimate(self, analysed: Analysed, rate: int) -> float:
+        """Expected length of ``section`` in bytes, within a few."""
+        y, z = self._latents(analysed, rate)
+        return 1 + estimate_bits(self.prior, y, z, rate) / 8
+
+    @torch.inference_mode()
+    def decode(self, section: bytes, width: int, height: int) -> Pixels:
+        """The picture ``[height, width, 3] uint8`` of a latent section; CorruptBitstream if it cannot be."""
+        if not section:
+            raise CorruptBitstream("the latent section is empty")
+        rate = section[0]
+        rows, cols = -(-height // STRIDE), -(-width // STRIDE)
+        steps = decode_latents(self.prior, [section[1:]], [rate], rows, cols)
+        position = torch.tensor([rate / (RATE_COUNT - 1)])
+        y = steps.float() / self.net.gain(position)
+        picture = np.empty((rows * STRIDE, cols * STRIDE, 3), np.uint8)
+        for row, col in tiles(rows, cols, SYNTHESIS_HALO):
+            out = self.net.synthesis(y[:, :, row.read, col.read], position)
+            inner = out[0, :, scaled(row.inner, STRIDE), scaled(col.inner, STRIDE)]
+            bytes_ = inner.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+            picture[scaled(row.keep, STRIDE), scaled(col.keep, STRIDE)] = bytes_.permute(1, 2, 0).numpy()
+        return picture[:height, :width]
+
+
+@lru_cache(maxsize=2)
+def load_codec(model: int = DEFAULT_LATENT) -> PhotoCodec:
+    """A cached codec."""
+    return PhotoCodec(model)

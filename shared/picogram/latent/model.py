@@ -1,0 +1,55 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""The trainable latent codec: transforms, gains and entropy model in one module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from picogram.latent.prior import Prior, PriorConfig, index_of_scale
+from picogram.latent.transforms import (
+    Analysis,
+    Synthesis,
+    TransformConfig,
+    init_from_klt,
+    interpolate_anchors,
+)
+
+COARSEST_STEP, FINEST_STEP = 3.0, 0.3
+
+
+class LatentCodec(nn.Module):
+    """Image codec with a continuous rate knob (gain units: Cui et al., CVPR 2021).
+
+        x ── analysis ── * gain(rate) ── prior: round, count bits ── / gain(rate) ── synthesis ── x_hat
+    """
+
+    def __init__(
+        self, transforms: TransformConfig | None = None, prior: PriorConfig | None = None
+    ) -> None:
+        super().__init__()
+        transforms = transforms or TransformConfig()
+        self.analysis = Analysis(transforms)
+        self.synthesis = Synthesis(transforms)
+        self.prior = Prior(prior or PriorConfig())
+        steps = torch.linspace(COARSEST_STEP, FINEST_STEP, 2).log()
+        log_gain = -torch.linspace(steps[0], steps[1], transforms.rate_anchors)
+        self.log_gain = nn.Parameter(log_gain[:, None].repeat(1, transforms.latent_channels))
+
+    def start_from_klt(self, basis: Tensor, deviations: Tensor) -> None:
+        """See ``transforms.init_from_klt``."""
+        init_from_klt(self.analysis, self.synthesis, basis, deviations)
+        with torch.no_grad():
+            self.prior.index_base.copy_(index_of_scale(self.log_gain.exp() * deviations * 0.5))
+
+    def gain(self, rate: Tensor) -> Tensor:
+        """Steps per latent unit at ``rate [B] 0..1``: ``[B, C, 1, 1]``."""
+        return interpolate_anchors(self.log_gain, rate).exp()[:, :, None, None]
+
+    def forward(self, x: Tensor, rate: Tensor, noisy: bool = True) -> tuple[Tensor, Tensor]:
+        """``x [B, 3, H, W] 0..1`` (sides multiples of 64), ``rate [B] 0..1``: ``x_hat`` and bits ``[B]``."""
+        gain = self.gain(rate)
+        y = self.analysis(x, rate).float() * gain
+        y_hat, bits = self.prior(y, rate, noisy)
+        return self.synthesis(y_hat / gain, rate).float(), bits

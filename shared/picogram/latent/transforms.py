@@ -1,0 +1,156 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""Analysis and synthesis transforms of the latent codec: a linear path that learns nothing slowly, and residual
+networks that learn the rest.
+
+The linear path is the 16x16 Karhunen-Loeve transform of training patches. The networks beside it end in zero, so
+that training starts from a working transform codec instead of from noise.
+
+    x [B,3,H,W] 0..1 ─┬─ KLT 16x16, stride 16 ─────────────┬─ + ── y [B,C,H/16,W/16]
+                      └─ stride 8 blocks ── stride 16 ─────┘
+    y_hat ─┬─ transposed KLT ──────────────────────────────┬─ + ── x_hat [B,3,H,W]
+           └─ stride 16 ── stride 8 ── stride 4 blocks ────┘
+
+Everything is convolutional, so tiles with enough overlap give the same picture as the whole image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STRIDE = 16
+
+
+@dataclass(frozen=True)
+class TransformConfig:
+    """Widths and depths; the defaults are the shipped model."""
+
+    latent_channels: int = 128
+    encoder_widths: tuple[int, int] = (128, 160)  # at strides 8, 16
+    encoder_blocks: tuple[int, int] = (2, 2)
+    decoder_widths: tuple[int, int, int] = (192, 128, 64)  # at strides 16, 8, 4
+    decoder_blocks: tuple[int, int, int] = (4, 4, 2)
+    rate_anchors: int = 8
+
+
+class Residual(nn.Module):
+    """``x + conv(act(conv(x)))``; the last convolution starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.last = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.last(F.leaky_relu(self.first(F.leaky_relu(x, 0.1)), 0.1))
+
+
+def _blocks(width: int, depth: int) -> nn.Sequential:
+    return nn.Sequential(*(Residual(width) for _ in range(depth)))
+
+
+def _zeroed(conv: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv
+
+
+def interpolate_anchors(table: Tensor, rate: Tensor) -> Tensor:
+    """Rows of ``table [A, C]`` at continuous positions ``rate [B] 0..1``, linearly interpolated: ``[B, C]``."""
+    position = rate.clamp(0, 1) * (table.shape[0] - 1)
+    low = position.floor().clamp(max=table.shape[0] - 2).long()
+    weight = (position - low)[:, None]
+    return table[low] * (1 - weight) + table[low + 1] * weight
+
+
+class RateBias(nn.Module):
+    """Tells a network which rate it works at: a learned scale and shift per channel."""
+
+    def __init__(self, width: int, anchors: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(anchors, 2 * width))
+
+    def forward(self, x: Tensor, rate: Tensor) -> Tensor:
+        scale, shift = interpolate_anchors(self.table, rate)[:, :, None, None].to(x.dtype).chunk(2, 1)
+        return x * (1 + scale) + shift
+
+
+class Analysis(nn.Module):
+    """Picture to latent: ``[B, 3, H, W] 0..1`` (sides multiples of 16) to ``[B, C, H/16, W/16]``."""
+
+    def __init__(self, config: TransformConfig) -> None:
+        super().__init__()
+        wide, deep = config.encoder_widths
+        self.linear = nn.Conv2d(3, config.latent_channels, STRIDE, STRIDE, bias=False)
+        self.stem = nn.Conv2d(192, wide, 3, padding=1)
+        self.fine = _blocks(wide, config.encoder_blocks[0])
+        self.down = nn.Conv2d(4 * wide, deep, 1)
+        self.rate = RateBias(deep, config.rate_anchors)
+        self.coarse = _blocks(deep, config.encoder_blocks[1])
+        self.head = _zeroed(nn.Conv2d(deep, config.latent_channels, 3, padding=1))
+
+    def before_rate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The linear latent and the features at stride 16, both independent of the rate."""
+        x = x - 0.5
+        h = self.fine(self.stem(F.pixel_unshuffle(x, 8)))
+        return self.linear(x), self.down(F.pixel_unshuffle(h, 2))
+
+    def after_rate(self, linear: Tensor, features: Tensor, rate: Tensor) -> Tensor:
+        """The latent at a rate ``[B] 0..1``."""
+        return linear + self.head(self.coarse(self.rate(features, rate)))
+
+    def forward(self, x: Tensor, rate: Tensor) -> Tensor:
+        return self.after_rate(*self.before_rate(x), rate)
+
+
+class Synthesis(nn.Module):
+    """Latent to picture: ``[B, C, h, w]`` to ``[B, 3, 16h, 16w]``, not clamped."""
+
+    spread: Tensor
+
+    def __init__(self, config: TransformConfig) -> None:
+        super().__init__()
+        deep, middle, shallow = config.decoder_widths
+        self.linear = nn.ConvTranspose2d(config.latent_channels, 3, STRIDE, STRIDE, bias=False)
+        self.register_buffer("spread", torch.ones(1, config.latent_channels, 1, 1))
+        self.stem = nn.Conv2d(config.latent_channels, deep, 3, padding=1)
+        self.rate = RateBias(deep, config.rate_anchors)
+        self.coarse = _blocks(deep, config.decoder_blocks[0])
+        self.up8 = nn.Conv2d(deep, 4 * middle, 1)
+        self.middle = _blocks(middle, config.decoder_blocks[1])
+        self.up4 = nn.Conv2d(middle, 4 * shallow, 1)
+        self.fine = _blocks(shallow, config.decoder_blocks[2])
+        self.head = _zeroed(nn.Conv2d(shallow, 48, 3, padding=1))
+
+    def forward(self, y: Tensor, rate: Tensor) -> Tensor:
+        h = self.coarse(self.rate(self.stem(y / self.spread), rate))
+        h = self.middle(F.pixel_shuffle(self.up8(h), 2))
+        h = self.fine(F.pixel_shuffle(self.up4(h), 2))
+        return self.linear(y) + F.pixel_shuffle(self.head(h), 4) + 0.5
+
+
+def init_from_klt(analysis: Analysis, synthesis: Synthesis, basis: Tensor, deviations: Tensor) -> None:
+    """Start the linear paths from an orthonormal patch basis.
+
+    ``basis``: ``[C, 3, 16, 16]``, rows of the Karhunen-Loeve transform by falling energy; ``deviations``: ``[C]``,
+    the standard deviation of each coefficient over training patches.
+    """
+    with torch.no_grad():
+        analysis.linear.weight.copy_(basis)
+        synthesis.linear.weight.copy_(basis)
+        synthesis.spread.copy_(deviations.view(1, -1, 1, 1))
+
+
+def klt_of_patches(patches: Tensor, components: int) -> tuple[Tensor, Tensor]:
+    """Basis ``[components, 3, 16, 16]`` and deviations ``[components]`` of ``patches [N, 3, 16, 16]`` around 0.5."""
+    flat = (patches.double() - 0.5).flatten(1)
+    energy, vectors = torch.linalg.eigh(flat.T @ flat / len(flat))
+    order = energy.argsort(descending=True)[:components]
+    basis = vectors[:, order].T.reshape(components, 3, STRIDE, STRIDE)
+    return basis.float(), energy[order].clamp(min=1e-8).sqrt().float()

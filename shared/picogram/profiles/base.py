@@ -1,0 +1,118 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""Profile ``base``: a latent and nothing else.
+
+    picture ── halve 0..3 times ── latent codec at the best rate that fits ── .pico
+    .pico ── latent codec ── enlarge to the original size ── picture
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from picogram.bitstream import Header, Picogram, Profile, serialise
+from picogram.bitstream.container import MAX_HALVINGS
+from picogram.errors import BudgetTooSmall
+from picogram.latent.codec import Analysed, PhotoCodec, load_codec
+from picogram.latent.exact_prior import RATE_COUNT
+
+FINEST = RATE_COUNT - 1
+_PROBES = 6
+_SHRINK_BELOW = 2
+"""A picture is halved when its budget only reaches rate indices under this at the larger size."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A picture at one size, ready to be coded at any rate."""
+
+    codec: PhotoCodec
+    analysed: Analysed
+    header: Header
+
+    def file(self, rate: int) -> bytes:
+        section = self.codec.section(self.analysed, rate)
+        return serialise(Picogram(self.header, section))
+
+    def estimate(self, rate: int) -> float:
+        overhead = len(serialise(Picogram(self.header, b"")))
+        return overhead + self.codec.estimate(self.analysed, rate)
+
+
+def encode_quality(picture: Image.Image, rate: int) -> bytes:
+    """Code an RGB picture at a rate index 0..255."""
+    return _candidate(picture, 0).file(rate)
+
+
+def encode_within(picture: Image.Image, budget: int) -> bytes:
+    """Code an RGB picture into at most ``budget`` bytes, as close below as the rate steps allow.
+
+    Raises BudgetTooSmall, which names the smallest size that would do.
+    """
+    smallest = 0
+    for halvings in range(MAX_HALVINGS + 1):
+        candidate = _candidate(picture, halvings)
+        rate = largest_rate(candidate.estimate, budget)
+        if rate is not None and (rate >= _SHRINK_BELOW or halvings == MAX_HALVINGS):
+            found = _largest_file(candidate, rate, budget)
+            if found is not None:
+                return found
+        smallest = len(candidate.file(0))
+        if smallest <= budget and halvings == MAX_HALVINGS:
+            return candidate.file(0)
+    raise BudgetTooSmall(f"no file of this picture fits {budget} bytes; the smallest has {smallest}")
+
+
+def decode(picogram: Picogram) -> Image.Image:
+    """The picture of a parsed file, at its original size."""
+    header = picogram.header
+    pixels = load_codec(header.model).decode(picogram.latent, *header.coded_size)
+    picture = Image.fromarray(pixels)
+    if header.halvings:
+        picture = picture.resize((header.width, header.height), Image.Resampling.BICUBIC)
+    return picture
+
+
+def largest_rate(estimate: Callable[[int], float], budget: int) -> int | None:
+    """Largest rate index whose estimated size fits, by secant steps on the logarithm; None if none does."""
+    low, high = 0, FINEST
+    size_low, size_high = estimate(low), estimate(high)
+    if size_low > budget:
+        return None
+    if size_high <= budget:
+        return high
+    while high - low > 1:
+        slope = np.log(size_high / size_low) / (high - low)
+        guess = low + int(np.log(budget / size_low) / slope) if slope > 0 else (low + high) // 2
+        guess = min(max(guess, low + 1), high - 1)
+        size = estimate(guess)
+        if size <= budget:
+            low, size_low = guess, size
+            if size > budget * 0.995:
+                break
+        else:
+            high, size_high = guess, size
+    return low
+
+
+def _largest_file(candidate: _Candidate, rate: int, budget: int) -> bytes | None:
+    """The real file at ``rate`` or, where the estimate was a little short, just under it."""
+    for step in range(_PROBES):
+        if rate - step < 0:
+            break
+        data = candidate.file(rate - step)
+        if len(data) <= budget:
+            return data
+    return None
+
+
+def _candidate(picture: Image.Image, halvings: int) -> _Candidate:
+    codec = load_codec()
+    header = Header(Profile.BASE, picture.width, picture.height, codec.model, halvings)
+    if halvings:
+        picture = picture.resize(header.coded_size, Image.Resampling.LANCZOS)
+    return _Candidate(codec, codec.analyse(np.asarray(picture)), header)

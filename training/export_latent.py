@@ -1,0 +1,196 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""Turn a training checkpoint into the shipped model: fp16 transforms, an integer entropy model, measured tables.
+
+    python -m training.export_latent RUN/last.pt --data CROPS --model 1 --out shared/picogram/models/weights
+
+The count tables are not the Gaussians or logistics of training but what the integer model really meets: residuals of
+training crops, collected per scale index, smoothed by a logistic of that scale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from picogram.bitstream.rangecoder import TOTAL
+from picogram.exact import ACTIVATION_MAX, FRACTION_BITS
+from picogram.latent.coding import quantise
+from picogram.latent.exact_prior import ONE, RATE_COUNT, ExactPrior
+from picogram.latent.model import LatentCodec
+from picogram.latent.prior import SCALE_COUNT, Prior, scale_of_index
+from training.train_latent import Crops
+
+WEIGHT_BITS = 15
+PRIOR_SAMPLES = 2000.0
+"""The smoothing logistic counts as this many observations."""
+
+
+def integer_layer(weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    """A float convolution as integers: ``[out, in * k * k]`` neighbour-major, bias on the grid of the products."""
+    out_channels = weight.shape[0]
+    rows = weight.permute(0, 2, 3, 1).reshape(out_channels, -1).double()
+    shift = max(0, min(14, math.floor(math.log2((2**WEIGHT_BITS - 1) / float(rows.abs().max())))))
+    scaled_bias = torch.round(bias.double() * 2.0 ** (shift + FRACTION_BITS))
+    limit = 2.0**31 - 1
+    return {
+        "weight": torch.round(rows * 2.0**shift).to(torch.int16),
+        "bias": scaled_bias.clamp(-limit, limit).to(torch.int32),
+        "shift": torch.tensor([shift], dtype=torch.int32),
+    }
+
+
+def integer_prior(prior: Prior) -> dict[str, Tensor]:
+    """Every tensor of ``ExactPrior`` but the tables."""
+    state = {k: v.detach().float() for k, v in prior.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(k.removesuffix(".weight") for k in state if k.endswith(".weight")):
+        if name in ("hyper_in", "hyper_mid", "hyper_out"):
+            continue
+        for part, value in integer_layer(state[f"{name}.weight"], state[f"{name}.bias"]).items():
+            tensors[f"{name}.{part}"] = value
+    for name in ("rate_shift", "index_base", "hyper_mean", "hyper_index"):
+        fixed = torch.round(state[name] * ONE).clamp(-ACTIVATION_MAX, ACTIVATION_MAX)
+        tensors[name] = fixed.to(torch.int32)
+    return tensors
+
+
+def counts_of(weights: Tensor) -> Tensor:
+    """Positive weights to integer counts of at least 1 that sum to 2**24, symmetric."""
+    weights = (weights + weights.flip(0)) / 2
+    free = TOTAL - len(weights)
+    counts = 1 + torch.floor(weights / weights.sum() * free).long()
+    counts[len(weights) // 2] += TOTAL - int(counts.sum())
+    return counts
+
+
+def logistic_weights(index: int, reach: int) -> Tensor:
+    """Probabilities of ``-reach..reach`` under the training distribution."""
+    spread = float(scale_of_index(torch.tensor(float(index)))) * math.sqrt(3) / math.pi
+    edges = torch.arange(-reach, reach + 2, dtype=torch.float64) - 0.5
+    return torch.sigmoid(edges / spread).diff()
+
+
+def reaches() -> list[int]:
+    """Largest residual of each table; 0: nothing is coded."""
+    scales = [float(scale_of_index(torch.tensor(float(i)))) for i in range(SCALE_COUNT)]
+    return [0 if i == 0 else min(255, math.ceil(8 * s) + 2) for i, s in enumerate(scales)]
+
+
+def with_tables(tensors: dict[str, Tensor], histograms: list[Tensor] | None) -> dict[str, Tensor]:
+    """Add count tables: logistic ones, or logistic plus what was observed."""
+    counts = []
+    for index, reach in enumerate(reaches()):
+        if not reach:
+            counts.append(torch.tensor([TOTAL]))
+            continue
+        weights = logistic_weights(index, reach) * PRIOR_SAMPLES
+        if histograms is not None:
+            weights = weights + histograms[index]
+        counts.append(counts_of(weights))
+    return tensors | {
+        "table_counts": torch.cat(counts).to(torch.int32),
+        "table_reach": torch.tensor(reaches(), dtype=torch.int32),
+    }
+
+
+@torch.no_grad()
+def measure_tables(model: LatentCodec, exact: ExactPrior, crops: Crops, batches: int) -> list[Tensor]:
+    """Histogram of residuals per scale index over random training crops and rates."""
+    reach = exact.reach
+    histograms = [torch.zeros(2 * r + 1, dtype=torch.float64) for r in reach]
+
+    def collect(residual: Tensor, index: Tensor) -> None:
+        for i in index.unique().tolist():
+            chosen = residual[index == i] + reach[i]
+            histograms[i] += torch.bincount(chosen, minlength=2 * reach[i] + 1)
+
+    for _ in range(batches):
+        x = crops.batch(8, crops.data.shape[1])
+        rates = torch.randint(RATE_COUNT, (8,)).tolist()
+        rate = torch.tensor(rates) / (RATE_COUNT - 1)
+        y = model.analysis(x, rate) * model.gain(rate)
+        z = model.prior.hyper_analysis(y)
+        height, width = y.shape[2:]
+        rows_z, rows_y = (v.permute(0, 2, 3, 1).reshape(-1, v.shape[1]) for v in (z, y))
+        step = exact.hyper_step(rates, len(rows_z) // 8)
+        residual = quantise(exact, rows_z, step)
+        collect(residual, step.index)
+        hyper = exact.hyper_synthesis(residual * ONE + step.mean, rates, height, width)
+        for part in exact.passes(hyper, rates, height, width):
+            rows = rows_y[part.order, part.start : part.start + part.size]
+            residual = quantise(exact, rows, part.step)
+            collect(residual, part.step.index)
+            part.reveal(residual)
+    return histograms
+
+
+def load_checkpoint(path: Path) -> tuple[LatentCodec, dict[str, Any]]:
+    """The averaged model of a training run and its counters."""
+    state = torch.load(path, map_location="cpu", weights_only=False)
+    model = LatentCodec()
+    model.load_state_dict(state["average"])
+    return model.eval(), {k: v for k, v in state.items() if isinstance(v, int | float)}
+
+
+def export(model: LatentCodec, crops: Crops, batches: int) -> dict[str, Tensor]:
+    """All tensors of the shipped model."""
+    torch.manual_seed(0)
+    integers = integer_prior(model.prior)
+    first = with_tables(integers, None)
+    exact = ExactPrior(first, model.prior.config)
+    tables = with_tables(integers, measure_tables(model, exact, crops, batches))
+    tensors = {f"prior.{k}": v for k, v in tables.items()}
+    for name, value in model.state_dict().items():
+        if name.startswith(("analysis.", "synthesis.", "prior.hyper_in", "prior.hyper_mid", "prior.hyper_out")):
+            tensors[name.replace("prior.", "hyper_analysis.", 1)] = value.half()
+    tensors["log_gain"] = model.log_gain.detach().float()
+    return {k: v.contiguous() for k, v in tensors.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=int, required=True, help="model id written into files")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--batches", type=int, default=60)
+    parser.add_argument("--command", default="", help="training command, for the manifest")
+    args = parser.parse_args()
+    model, counters = load_checkpoint(args.checkpoint)
+    tensors = export(model, Crops(args.data, "train", 7), args.batches)
+    path = args.out / f"latent-{args.model}.safetensors"
+    save_file(tensors, path)
+    data = path.read_bytes()
+    sources = json.loads((args.data / "meta.json").read_text())
+    manifest = {
+        "name": f"latent-{args.model}",
+        "id": args.model,
+        "kind": "latent",
+        "file": path.name,
+        "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "licence": "Apache-2.0",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "training": {
+            "command": args.command,
+            "data": sources,
+            "hours": round(counters["total_seconds"] / 3600, 2),
+            "samples": counters["samples"],
+            "steps": counters["step"],
+        },
+    }
+    path.with_suffix(".json").write_text(json.dumps(manifest, indent=1) + "\n")
+    print(json.dumps(manifest))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""Train the latent codec on packed crops; resumable at any minute.
+
+    python -m training.train_latent --recipe training/runs/latent-01.json --data CROPS --metrics WEIGHTS --out RUN
+
+A recipe is a list of phases, each ``{"minutes" or "steps", "lr", "crop", "batch", "loss": {...}, ...}``; progress,
+optimiser, averaged weights and random state live in ``RUN/last.pt``. Loss per sample: bits per pixel +
+lambda(rate) x distortion, with lambda log-linear in the sampled rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from picogram.latent.model import LatentCodec
+from picogram.latent.transforms import klt_of_patches
+from training.losses import Distortion, LossWeights
+
+
+@dataclass
+class Phase:
+    """One stretch of training with fixed settings; ends after ``minutes`` of training time or ``steps``."""
+
+    lr: float = 4e-4
+    lr_end: float | None = None
+    crop: int = 128
+    batch: int = 8
+    minutes: float = math.inf
+    steps: int = 10**9
+    warmup: int = 100
+    lambda_low: float = 0.012
+    lambda_high: float = 0.5
+    noisy: bool = True
+    freeze: list[str] = field(default_factory=list)
+    loss: dict[str, float] = field(default_factory=dict)
+
+
+class Crops:
+    """Random windows, flipped, of a packed split."""
+
+    def __init__(self, folder: Path, split: str, seed: int) -> None:
+        size = json.loads((folder / "meta.json").read_text())["size"]
+        self.data = np.memmap(folder / f"{split}.u8", np.uint8, "r").reshape(-1, size, size, 3)
+        self.random = np.random.default_rng(seed)
+
+    def batch(self, count: int, crop: int) -> Tensor:
+        """``[count, 3, crop, crop] float 0..1``."""
+        size = self.data.shape[1]
+        windows = []
+        for index in self.random.integers(len(self.data), size=count):
+            top, left = self.random.integers(size - crop + 1, size=2)
+            window = self.data[index, top : top + crop, left : left + crop]
+            windows.append(window[:, ::-1] if self.random.random() < 0.5 else window)
+        pixels = torch.from_numpy(np.stack(windows)).permute(0, 3, 1, 2)
+        return pixels.float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+class Average:
+    """Exponential moving average of the weights."""
+
+    def __init__(self, model: nn.Module, decay: float = 0.999) -> None:
+        self.decay = decay
+        self.values = {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        for key, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.values[key].lerp_(value, weight)
+
+
+class Trainer:
+    """Model, optimiser and everything a resumed run needs."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        torch.manual_seed(args.seed)
+        self.args = args
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.phases = [Phase(**p) for p in json.loads(args.recipe.read_text())["phases"]]
+        self.train = Crops(args.data, "train", args.seed)
+        self.model = LatentCodec()
+        self.model.start_from_klt(*self._klt())
+        self.model = self.model.to(self.device, memory_format=torch.channels_last)
+        self.average = Average(self.model)
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), weight_decay=0.0, fused=True)
+        self.step = self.phase_index = self.phase_step = 0
+        self.phase_seconds = self.total_seconds = 0.0
+        self.samples = 0
+        self.path = args.out / "last.pt"
+        args.out.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self._load()
+
+    def _klt(self) -> tuple[Tensor, Tensor]:
+        patches = torch.cat([self.train.batch(64, 16) for _ in range(400)])
+        return klt_of_patches(patches, self.model.log_gain.shape[1])
+
+    def _load(self) -> None:
+        state = torch.load(self.path, map_location=self.device, weights_only=False)  # our own file
+        self.model.load_state_dict(state["model"])
+        self.average.values = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        for name in ("step", "phase_index", "phase_step", "phase_seconds", "total_seconds", "samples"):
+            setattr(self, name, state[name])
+        self.train.random = np.random.default_rng(self.args.seed + self.step)
+        torch.manual_seed(self.args.seed + self.step)
+
+    def save(self) -> None:
+        """Write the whole state beside the old one, then swap."""
+        names = ("step", "phase_index", "phase_step", "phase_seconds", "total_seconds", "samples")
+        state: dict[str, Any] = {name: getattr(self, name) for name in names}
+        state |= {"model": self.model.state_dict(), "average": self.average.values}
+        state["optimiser"] = self.optimiser.state_dict()
+        temporary = self.path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.replace(self.path)
+
+    def _learning_rate(self, phase: Phase) -> float:
+        warm = min(1.0, (self.phase_step + 1) / max(1, phase.warmup))
+        if phase.lr_end is None:
+            return phase.lr * warm
+        done = max(self.phase_seconds / 60 / phase.minutes, self.phase_step / phase.steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return warm * (phase.lr_end + (phase.lr - phase.lr_end) * cosine)
+
+    def train_step(self, phase: Phase, distortion: Distortion) -> dict[str, float]:
+        """One optimiser step; returns means for the log."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._learning_rate(phase)
+        x = self.train.batch(phase.batch, phase.crop).to(self.device, non_blocking=True)
+        rate = (torch.rand(phase.batch) + torch.arange(phase.batch)) / phase.batch
+        rate = rate.to(self.device)
+        ratio = phase.lambda_high / phase.lambda_low
+        weight = phase.lambda_low * ratio**rate
+        with torch.autocast(self.device.type, torch.bfloat16):
+            x_hat, bits = self.model(x, rate, phase.noisy)
+            loss_d, parts = distortion(x, x_hat)
+        bpp = bits / phase.crop**2
+        # Dividing by the weight's root balances the samples' gradients across rates.
+        loss = ((bpp + weight * loss_d) / weight.sqrt()).mean()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 4.0)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+            self.average.update(self.model, self.step)
+        low = bpp[: phase.batch // 2].mean().item()
+        logs = {"loss": loss.item(), "bpp": bpp.mean().item(), "bpp_low": low, "norm": norm.item()}
+        return logs | {name: part.mean().item() for name, part in parts.items()}
+
+    def run(self, until: float) -> None:
+        """Train until the recipe ends or ``until`` (seconds since the epoch)."""
+        saved = time.time()
+        while self.phase_index < len(self.phases) and time.time() < until:
+            phase = self.phases[self.phase_index]
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(not any(name.startswith(f) for f in phase.freeze))
+            loss_names = {f.name for f in fields(LossWeights)}
+            weights = LossWeights(**{k: v for k, v in phase.loss.items() if k in loss_names})  # type: ignore[arg-type]
+            distortion = Distortion(self.args.metrics, weights).to(self.device)
+            sums: dict[str, float] = {}
+            while self.phase_seconds < 60 * phase.minutes and self.phase_step < phase.steps:
+                begun = time.time()
+                for name, value in self.train_step(phase, distortion).items():
+                    sums[name] = sums.get(name, 0.0) + value
+                self.step += 1
+                self.phase_step += 1
+                self.samples += phase.batch
+                spent = time.time() - begun
+                self.phase_seconds += spent
+                self.total_seconds += spent
+                if self.step % self.args.log_every == 0:
+                    means = " ".join(f"{k} {v / self.args.log_every:.4f}" for k, v in sums.items())
+                    print(f"{self.total_seconds / 60:7.1f}m step {self.step} phase {self.phase_index} {means}", flush=True)
+                    sums = {}
+                if time.time() - saved > self.args.save_every or time.time() > until:
+                    self.save()
+                    saved = time.time()
+                if time.time() > until:
+                    return
+            self.phase_index, self.phase_step, self.phase_seconds = self.phase_index + 1, 0, 0.0
+            self.save()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="folder made by training.pack")
+    parser.add_argument("--metrics", type=Path, required=True, help="folder with the LPIPS and DISTS weights")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--log-every", type=int, default=50)
+    parser.add_argument("--save-every", type=float, default=120, help="seconds")
+    parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds")
+    args = parser.parse_args()
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = True
+    Trainer(args).run(time.time() + args.stop_after)
+
+
+if __name__ == "__main__":
+    main()
