@@ -21,7 +21,8 @@ LIMITS = BatchLimits()
 
 @pytest.fixture(params=[MemoryBroker])
 def make_broker(request: pytest.FixtureRequest) -> BrokerFactory:
-    return request.param
+    factory: BrokerFactory = request.param
+    return factory
 
 
 @pytest.fixture

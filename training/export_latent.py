@@ -141,6 +141,16 @@ def load_checkpoint(path: Path) -> tuple[LatentCodec, dict[str, Any]]:
     return model.eval(), {k: v for k, v in state.items() if isinstance(v, int | float)}
 
 
+def packed(name: str, value: Tensor) -> dict[str, Tensor]:
+    """A float tensor as shipped: convolutions of the networks as int8 with a scale per output channel, the rest fp16."""
+    if value.dim() < 4 or "linear" in name or "spread" in name:
+        return {name: value.half()}
+    peak = value.flatten(1).abs().amax(1).clamp(min=1e-8)
+    scale = peak / 127
+    codes = torch.round(value / scale.view(-1, 1, 1, 1)).to(torch.int8)
+    return {name: codes, f"{name}.scale": scale.float()}
+
+
 def export(model: LatentCodec, crops: Crops, batches: int) -> dict[str, Tensor]:
     """All tensors of the shipped model."""
     torch.manual_seed(0)
@@ -151,7 +161,7 @@ def export(model: LatentCodec, crops: Crops, batches: int) -> dict[str, Tensor]:
     tensors = {f"prior.{k}": v for k, v in tables.items()}
     for name, value in model.state_dict().items():
         if name.startswith(("analysis.", "synthesis.", "prior.hyper_in", "prior.hyper_mid", "prior.hyper_out")):
-            tensors[name.replace("prior.", "hyper_analysis.", 1)] = value.half()
+            tensors |= packed(name.replace("prior.", "hyper_analysis.", 1), value)
     tensors["log_gain"] = model.log_gain.detach().float()
     return {k: v.contiguous() for k, v in tensors.items()}
 

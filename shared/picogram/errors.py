@@ -18,7 +18,8 @@
     │   └── LimitExceeded       claims more pixels or bytes than the limits allow
     ├── ModelError
     │   ├── ModelMissing        weights are not where they should be
-    │   └── ModelDamaged        weights do not match their hash
+    │   ├── ModelDamaged        weights do not match their hash
+    │   └── SelfCheckFailed     a fresh file did not decode to what was coded: a faulty machine
     └── JobError
         ├── QueueFull           try again later
         ├── JobTimeout          the deadline passed
@@ -102,6 +103,10 @@ class ModelMissing(ModelError):
 
 class ModelDamaged(ModelError):
     slug, title = "model-damaged", "Model damaged"
+
+
+class SelfCheckFailed(ModelError):
+    slug, title = "self-check-failed", "Self-check failed"
 
 
 class JobError(PicogramError):

@@ -9,8 +9,8 @@
     lazy open (allow-list) → size → one frame? → decode → 8 bits → ICC to sRGB → white behind alpha → upright
 
 Input is hostile: the size is checked before a pixel is decoded, and whatever Pillow raises leaves here as an
-``ImageError`` with one line for a person. Metadata (EXIF, ICC, XMP, text) is read and then dropped, for privacy;
-wide gamut, depth beyond 8 bits and transparency are lost by design.
+``ImageError`` with one line for a person. Metadata (EXIF, ICC, XMP, text) is dropped, for privacy; depth
+beyond 8 bits, wide gamut and transparency are lost by design.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from picogram.errors import ImageTooLarge, PicogramError, UnreadableImage, UnsupportedImage, UsageError
 
-# Pillow registers 45 formats, among them EPS (runs Ghostscript) and WMF; no more of them than these are tried.
+# Pillow registers 45 formats, among them EPS (runs Ghostscript) and WMF; only these are tried.
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
 
 # Signatures of what people do send, to say more than "not an image": (offset, bytes, name).
@@ -60,7 +60,7 @@ _UPRIGHT: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# ``warnings.catch_warnings`` swaps global state; without the lock two threads could leave the filters swapped.
+# ``warnings.catch_warnings`` swaps global state; without the lock two threads could leave it swapped.
 _warnings_lock = threading.Lock()
 
 T = TypeVar("T")
@@ -101,8 +101,8 @@ DEFAULT_LIMITS: Final = ImageLimits()
 def read_image(source: bytes | Path | BinaryIO, *, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
     """Read one still image: mode "RGB", upright, sRGB, alpha on white, 1x1 or larger, no metadata.
 
-    Raises UnreadableImage (empty, damaged or truncated, not an image), UnsupportedImage (animated, a format or
-    pixel type refused by policy), ImageTooLarge (bytes, pixels or a side), UsageError (the path cannot be read).
+    Raises UnreadableImage (empty, damaged, truncated, not an image), UnsupportedImage (animated, a format or
+    pixel type refused by policy), ImageTooLarge (bytes, pixels, a side), UsageError (the path is unreadable).
     """
     data = _read_bytes(source, limits)
     if not data:
@@ -185,11 +185,9 @@ def _read_bytes(source: bytes | Path | BinaryIO, limits: ImageLimits) -> bytes:
 
 
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:
-    """Header only. Pillow's bomb warning is an error unless the caller asked for more pixels than it allows."""
-    bomb = "ignore" if limits.max_pixels > (Image.MAX_IMAGE_PIXELS or 0) else "error"
+    """Header only, size checked. Pillow's bomb *warning* is muted: ``limits`` decide right after it."""
     try:
         with _quiet():
-            warnings.simplefilter(bomb, Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         head = data[:256].removeprefix(b"\xef\xbb\xbf")
@@ -217,15 +215,12 @@ def _normalise(image: Image.Image, limits: ImageLimits) -> Image.Image:
         canvas.paste(rgb, mask=alpha)
         rgb = canvas
     rgb = rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
-    if rgb is image:
-        rgb = image.copy()
-    plain = Image.new("RGB", (1, 1)) if rgb.mode != "RGB" else rgb
-    plain.info = {}
-    return plain
+    rgb.info = {}
+    return rgb
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8, after decoding (a TIFF is turned by Pillow then); damaged EXIF counts as upright."""
+    """EXIF orientation 1..8, after decoding (Pillow turns a TIFF then); damaged EXIF counts as upright."""
     try:
         with _quiet():
             value = image.getexif().get(_ORIENTATION_TAG, 1)
@@ -258,7 +253,7 @@ def _from_integers(image: Image.Image) -> tuple[Image.Image, Image.Image | None]
         raise UnsupportedImage("samples of more than 16 bits are not accepted")
     gray = ((samples.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
     if tags.get(262) == 0:  # WhiteIsZero, which Pillow honours for 8 bits only
-        gray = 255 - gray
+        gray = np.invert(gray)
     clear = image.info.get("transparency")
     alpha = None
     if isinstance(clear, int):
@@ -267,7 +262,7 @@ def _from_integers(image: Image.Image) -> tuple[Image.Image, Image.Image | None]
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """RGB samples in sRGB; a profile that is damaged or made for another mode is ignored."""
+    """A new image of RGB samples in sRGB; a profile that is damaged or made for another mode is ignored."""
     if image.mode == "LAB":
         lab: Any = ImageCms.createProfile("LAB")
         transform = ImageCms.buildTransform(lab, ImageCms.createProfile("sRGB"), "LAB", "RGB")

@@ -50,7 +50,7 @@ class Grid:
         pieces = []
         for part in positions.split(CHUNK):
             neighbours = part[:, None] + self.offsets
-            pieces.append(layer(field[neighbours.flatten()].reshape(len(part), -1)))
+            pieces.append(layer(field[neighbours.flatten()].reshape(len(part), 9 * field.shape[1])))
         return torch.cat(pieces) if len(pieces) != 1 else pieces[0]
 
 

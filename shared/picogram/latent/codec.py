@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from picogram.errors import CorruptBitstream
+from picogram.errors import CorruptBitstream, SelfCheckFailed
 from picogram.latent.coding import decode_latents, encode_latents, estimate_bits
 from picogram.latent.exact_prior import RATE_COUNT, ExactPrior, hyper_size
 from picogram.latent.model import LatentCodec
@@ -55,8 +55,8 @@ class PhotoCodec:
         net = LatentCodec().requires_grad_(False).eval()
         exact = {k.removeprefix("prior."): v for k, v in tensors.items() if k.startswith("prior.")}
         floats = {
-            k.replace("hyper_analysis.", "prior.", 1): v.float()
-            for k, v in tensors.items()
+            k.replace("hyper_analysis.", "prior.", 1): v
+            for k, v in unpack_floats(tensors).items()
             if not k.startswith("prior.")
         }
         net.load_state_dict(floats, strict=False)
@@ -96,9 +96,13 @@ class PhotoCodec:
 
     @torch.inference_mode()
     def section(self, analysed: Analysed, rate: int) -> bytes:
-        """The latent section of a picture at a rate index 0..255."""
+        """The latent section of a picture at a rate index 0..255, checked by decoding it."""
         y, z = self._latents(analysed, rate)
-        return bytes([rate]) + encode_latents(self.prior, y, z, [rate])[0]
+        strings, expected = encode_latents(self.prior, y, z, [rate])
+        found = decode_latents(self.prior, strings, [rate], analysed.height, analysed.width)
+        if not torch.equal(found, expected):
+            raise SelfCheckFailed("the coded latent does not decode to itself on this machine")
+        return bytes([rate]) + strings[0]
 
     @torch.inference_mode()
     def estimate(self, analysed: Analysed, rate: int) -> float:
@@ -123,6 +127,18 @@ class PhotoCodec:
             bytes_ = inner.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
             picture[scaled(row.keep, STRIDE), scaled(col.keep, STRIDE)] = bytes_.permute(1, 2, 0).numpy()
         return picture[:height, :width]
+
+
+def unpack_floats(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Undo the storage format of the float networks: int8 with a scale per output channel (``NAME.scale``), or fp16."""
+    unpacked = {}
+    for name, value in tensors.items():
+        scale = tensors.get(f"{name}.scale")
+        if scale is not None:
+            value = value.float() * scale.view(-1, *[1] * (value.dim() - 1))
+        if not name.endswith(".scale"):
+            unpacked[name] = value.float()
+    return unpacked
 
 
 @lru_cache(maxsize=2)

@@ -21,9 +21,6 @@ from picogram.latent.exact_prior import ONE, ExactPrior, Step, hyper_size
 DEAD_ZONE = 0.0
 """How far beyond one half a residual must lie to leave zero; encoder only."""
 
-Coder = Callable[[int, Step], Tensor]
-"""Gets an image's number and its rows of a step, returns the residuals ``[N, size] int64``."""
-
 
 class _ByIndex:
     """A stable grouping of flat elements by scale index."""
@@ -66,11 +63,14 @@ def quantise(prior: ExactPrior, value: Tensor, step: Step) -> Tensor:
     return rounded.long().clamp(min=-reach, max=reach)
 
 
-def encode_latents(prior: ExactPrior, y: Tensor, z: Tensor, rates: list[int]) -> list[bytes]:
-    """One range-coded string per image of ``y [B, C, h, w]`` and ``z [B, Cz, h/4, w/4]``, floats in steps."""
+def encode_latents(prior: ExactPrior, y: Tensor, z: Tensor, rates: list[int]) -> tuple[list[bytes], Tensor]:
+    """One range-coded string per image of ``y [B, C, h, w]`` and ``z [B, Cz, h/4, w/4]``, floats in steps.
+
+    Also returns what a decoder must find, as ``decode_latents`` does.
+    """
     encoders = [RangeEncoder() for _ in rates]
-    _walk_values(prior, y, z, rates, lambda i, r, index: put_residuals(encoders[i], prior, r, index))
-    return [encoder.finish() for encoder in encoders]
+    y_hat = _walk_values(prior, y, z, rates, lambda i, r, index: put_residuals(encoders[i], prior, r, index))
+    return [encoder.finish() for encoder in encoders], y_hat
 
 
 def estimate_bits(prior: ExactPrior, y: Tensor, z: Tensor, rate: int) -> float:
@@ -99,8 +99,8 @@ def _code_lengths(prior: ExactPrior) -> Tensor:
 
 def _walk_values(
     prior: ExactPrior, y: Tensor, z: Tensor, rates: list[int], sink: Callable[[int, Tensor, Tensor], None]
-) -> None:
-    """Quantise in coding order; ``sink`` gets image number, residuals and indices."""
+) -> Tensor:
+    """Quantise in coding order; ``sink`` gets image number, residuals and indices. Returns the decoded latent."""
     batch, _, height, width = y.shape
     rows_z, rows_y = _to_rows(z), _to_rows(y)
 
@@ -116,6 +116,7 @@ def _walk_values(
     for part in prior.passes(hyper, rates, height, width):
         rows = rows_y[part.order, part.start : part.start + part.size]
         part.reveal(residuals(part.step, rows))
+    return prior.rows(part.decoded, rates, height, width)
 
 
 def decode_latents(
@@ -133,12 +134,10 @@ def decode_latents(
     step = prior.hyper_step(rates, hz * wz)
     z_fixed = residuals(step) * ONE + step.mean
     hyper = prior.hyper_synthesis(z_fixed, rates, height, width)
-    decoded = torch.empty(0)
     for part in prior.passes(hyper, rates, height, width):
         if len(part.order):
             part.reveal(residuals(part.step))
-        decoded = part.decoded
-    return prior.rows(decoded, rates, height, width)
+    return prior.rows(part.decoded, rates, height, width)
 
 
 def _to_rows(x: Tensor) -> Tensor:

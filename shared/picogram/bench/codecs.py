@@ -1,0 +1,161 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""One protocol for every codec of the benchmark: an RGB picture and an integer quality in, a whole file out.
+
+A higher quality gives a better picture and (nearly always) a larger file. Picogram's codec is ``budgeted``: its
+quality *is* the number of bytes that the file may have.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from PIL import Image, features
+from PIL import __version__ as pillow_version
+
+from picogram.bench.vvc import VvcCodec
+from picogram.errors import ModelMissing, UsageError
+
+
+class Codec(Protocol):
+    """What the search needs. ``settings`` and ``version`` go into the report."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def qualities(self) -> range: ...
+
+    @property
+    def budgeted(self) -> bool: ...
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+    @property
+    def version(self) -> str: ...
+
+    def encode(self, image: Image.Image, quality: int) -> bytes: ...
+
+    def decode(self, data: bytes) -> Image.Image: ...
+
+
+@dataclass(frozen=True)
+class PillowCodec:
+    """A format that Pillow writes, with everything but the quality fixed."""
+
+    name: str
+    format: str
+    qualities: range
+    settings: dict[str, Any]
+    version: str
+    budgeted: bool = False
+
+    def encode(self, image: Image.Image, quality: int) -> bytes:
+        buffer = io.BytesIO()
+        image.save(buffer, self.format, quality=quality, **self.settings)
+        return buffer.getvalue()
+
+    def decode(self, data: bytes) -> Image.Image:
+        with Image.open(io.BytesIO(data), formats=(self.format,)) as image:
+            return image.convert("RGB")
+
+
+class PicogramCodec:
+    """This package, through its public functions; quality is the byte budget."""
+
+    name = "picogram"
+    qualities = range(0)
+    budgeted = True
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def version(self) -> str:
+        return package_version()
+
+    def encode(self, image: Image.Image, quality: int) -> bytes:
+        import picogram
+
+        data: bytes = picogram.encode(image, bytes=quality)
+        return data
+
+    def decode(self, data: bytes) -> Image.Image:
+        import picogram
+
+        image: Image.Image = picogram.decode(data)
+        return image
+
+
+def package_version() -> str:
+    """Picogram's own version."""
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version("picogram-codec")
+    except importlib.metadata.PackageNotFoundError:
+        return "uninstalled"
+
+
+def _pillow_version(feature: str) -> str:
+    return f"Pillow {pillow_version}, {feature} {features.version(feature)}"
+
+
+def _jpeg() -> Codec:
+    settings = {"optimize": True, "progressive": True, "subsampling": "4:2:0"}
+    return PillowCodec("jpeg", "JPEG", range(1, 96), settings, _pillow_version("libjpeg_turbo"))
+
+
+def _webp() -> Codec:
+    return PillowCodec("webp", "WEBP", range(101), {"method": 6}, _pillow_version("webp"))
+
+
+def _avif() -> Codec:
+    settings = {"speed": 2, "subsampling": "4:2:0"}
+    return PillowCodec("avif", "AVIF", range(101), settings, _pillow_version("avif"))
+
+
+def _jpeg_xl() -> Codec:
+    from importlib.metadata import version
+
+    try:
+        import pillow_jxl  # noqa: F401  (registers itself with Pillow)
+    except ImportError as error:
+        raise ModelMissing("the jxl codec needs `pip install pillow-jxl-plugin`") from error
+    plugin = f"pillow-jxl-plugin {version('pillow-jxl-plugin')}"
+    return PillowCodec("jxl", "JXL", range(100), {"effort": 7, "num_threads": 0}, plugin)
+
+
+_MAKERS: dict[str, Callable[[], Codec]] = {
+    "picogram": PicogramCodec,
+    "vvc": VvcCodec,
+    "avif": _avif,
+    "jxl": _jpeg_xl,
+    "webp": _webp,
+    "jpeg": _jpeg,
+}
+NAMES = tuple(_MAKERS)
+
+
+def make(name: str) -> Codec:
+    """The codec of that name; UsageError if there is none, ModelMissing if this machine lacks what it needs."""
+    if name not in _MAKERS:
+        raise UsageError(f"no codec is named {name!r}; there are {', '.join(NAMES)}")
+    return _MAKERS[name]()
+
+
+def available() -> list[str]:
+    """Names of the codecs that this machine can run, Picogram first."""
+    names = []
+    for name in NAMES:
+        try:
+            make(name)
+        except ModelMissing:
+            continue
+        names.append(name)
+    return names

@@ -1,0 +1,112 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""The best setting of a codec whose whole file does not exceed a byte budget.
+
+    for full and half size:   binary search over quality on file sizes alone ──> the largest file that fits
+    of these finalists:       decode, enlarge, keep the one with the lower LPIPS
+    if none fits:             quarter, then eighth size; else the smallest file of all, flagged as over budget
+
+Down- and up-scaling are Lanczos and their size is known to both ends free of charge: kind to the baselines.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from PIL import Image
+
+from picogram.bench.codecs import Codec
+from picogram.bench.measure import Reference
+
+SCALES = (1, 2)
+LAST_RESORTS = (4, 8)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A file, the setting and the divisor of the sides that made it, and how long that took."""
+
+    data: bytes
+    quality: int
+    scale: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the search settled on. ``over_budget`` tells that the codec has no smaller file."""
+
+    encoded: Encoded
+    decoded: Image.Image
+    decode_seconds: float
+    over_budget: bool
+
+
+def shrink(image: Image.Image, scale: int) -> Image.Image:
+    """The picture with its sides divided by ``scale``, rounded up."""
+    if scale == 1:
+        return image
+    size = -(-image.width // scale), -(-image.height // scale)
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def restore(image: Image.Image, scale: int, size: tuple[int, int]) -> Image.Image:
+    """The decoded picture at the original's size; codecs that pad to even sides are cropped first."""
+    coded = -(-size[0] // scale), -(-size[1] // scale)
+    if image.size != coded:
+        image = image.crop((0, 0, *coded))
+    return image if scale == 1 else image.resize(size, Image.Resampling.LANCZOS)
+
+
+class Search:
+    """The search for one picture and one codec; files are kept, so that several budgets share the encodings."""
+
+    def __init__(self, codec: Codec, reference: Reference) -> None:
+        self.codec = codec
+        self.reference = reference
+        self._files: dict[tuple[int, int], Encoded] = {}
+
+    def choose(self, budget: int) -> Choice:
+        """The best file of at most ``budget`` bytes, or the smallest one, flagged."""
+        if self.codec.budgeted:
+            return self._decode(self._encode(budget, 1), budget)
+        finalists = [fit for scale in SCALES if (fit := self._largest_fit(scale, budget))]
+        for scale in LAST_RESORTS:
+            if not finalists and (fit := self._largest_fit(scale, budget)):
+                finalists = [fit]
+        if not finalists:
+            finalists = [min(self._files.values(), key=lambda encoded: len(encoded.data))]
+        choices = [self._decode(encoded, budget) for encoded in finalists]
+        if len(choices) == 1:
+            return choices[0]
+        return min(choices, key=lambda choice: self.reference.lpips(choice.decoded))
+
+    def _largest_fit(self, scale: int, budget: int) -> Encoded | None:
+        """Binary search for the highest quality that fits, on the assumption that size grows with quality."""
+        low, high, best = 0, len(self.codec.qualities) - 1, None
+        if len(self._encode(self.codec.qualities[0], scale).data) > budget:
+            return None
+        while low <= high:
+            middle = (low + high) // 2
+            encoded = self._encode(self.codec.qualities[middle], scale)
+            if len(encoded.data) <= budget:
+                best, low = encoded, middle + 1
+            else:
+                high = middle - 1
+        return best
+
+    def _encode(self, quality: int, scale: int) -> Encoded:
+        if (quality, scale) not in self._files:
+            start = time.perf_counter()
+            small = shrink(self.reference.image, scale)
+            data = self.codec.encode(small, quality)
+            seconds = time.perf_counter() - start
+            self._files[quality, scale] = Encoded(data, quality, scale, seconds)
+        return self._files[quality, scale]
+
+    def _decode(self, encoded: Encoded, budget: int) -> Choice:
+        start = time.perf_counter()
+        decoded = restore(self.codec.decode(encoded.data), encoded.scale, self.reference.image.size)
+        seconds = time.perf_counter() - start
+        return Choice(encoded, decoded, seconds, len(encoded.data) > budget)
