@@ -4,8 +4,8 @@
 
     skimage photos ──POST /v1/encode?bpp=──> .pico ──POST /v1/decode──> PNG ──> table, side-by-side.png
 
-Run ``scripts/demo``, or ``python examples/demo.py`` where ``picogram-codec[demo]`` is installed. The photographs
-come with scikit-image; nothing is downloaded.
+Run ``scripts/demo``, or ``python examples/demo.py`` where ``picogram-codec[demo]`` is installed. The photos
+come with scikit-image: nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def picogram_file(client: httpx2.Client, photo: str, original: Image.Image, budg
 def avif_like(coded: Coded, original: Image.Image) -> Coded:
     """The AVIF to compare with: at least as large as our file, and as near to it as possible.
 
-    Full, half and quarter resolution are tried, as AVIF is better small than crushed; of the files within 10 %
+    Full, half and quarter resolution are tried, as AVIF is better small than crushed; of files within 10 %
     of the nearest size, the one with the best MS-SSIM is taken.
     """
     options = [smallest_avif(original, scale, len(coded.data)) for scale in AVIF_SCALES]

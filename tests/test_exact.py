@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from picogram.exact import ACTIVATION_MAX, ExactLinear, Grid, Kernel, divide_round, floor_shift, interpolate_rows
+from picogram.exact import (
+    ACTIVATION_MAX,
+    ExactLinear,
+    Grid,
+    Kernel,
+    divide_round,
+    floor_shift,
+    interpolate_rows,
+)
 from picogram.exact import grid as grid_module
 from picogram.exact.grid import depth_to_space, in_chunks
 
@@ -25,7 +33,9 @@ def integers(generator: torch.Generator, *shape: int, peak: int) -> Tensor:
 
 def random_layer(seed: int) -> tuple[Tensor, Tensor, int, Tensor]:
     g = torch.Generator().manual_seed(seed)
-    wide, out, rows, shift = (int(torch.randint(*r, (), generator=g)) for r in ((1, 900), (1, 40), (1, 30), (0, 15)))
+    wide, out, rows, shift = (
+        int(torch.randint(*r, (), generator=g)) for r in ((1, 900), (1, 40), (1, 30), (0, 15))
+    )
     peak = 2 ** int(torch.randint(1, 12, (), generator=g))
     weight, bias = integers(g, out, wide, peak=peak), integers(g, out, peak=2**30)
     return weight, bias, shift, integers(g, rows, wide, peak=ACTIVATION_MAX).double()
@@ -48,7 +58,10 @@ def test_extreme_activations_and_weights_stay_exact(kernel: Kernel) -> None:
     x = torch.full((1, 1152), float(ACTIVATION_MAX), dtype=torch.float64)
     x[0, 7] -= 1
     total = (2**9 - 1) * (1152 * ACTIVATION_MAX - 1)
-    expected = [min(ACTIVATION_MAX, (total + 1 + 4096) >> 13), max(-ACTIVATION_MAX, (-total - 1 + 4096) >> 13)]
+    expected = [
+        min(ACTIVATION_MAX, (total + 1 + 4096) >> 13),
+        max(-ACTIVATION_MAX, (-total - 1 + 4096) >> 13),
+    ]
     assert layer(x)[0].tolist() == expected
 
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from reference_reader import Reader
 from torch import Tensor
 
 from picogram.bitstream import Header, Picogram, Profile, serialise
-from picogram.errors import CorruptBitstream, PicogramError
+from picogram.errors import CorruptBitstream
 from picogram.exact import Kernel
 from picogram.latent import codec as codec_module
 from picogram.latent import tiling
@@ -83,7 +85,9 @@ def test_an_independent_reader_finds_the_same_integers(codec: PhotoCodec, photos
         assert np.array_equal(found, (expected[0].permute(1, 2, 0) * 256).long().numpy())
 
 
-def test_integer_prior_costs_at_most_one_percent_over_float(codec: PhotoCodec, photos: list[Image.Image]) -> None:
+def test_integer_prior_costs_at_most_one_percent_over_float(
+    codec: PhotoCodec, photos: list[Image.Image]
+) -> None:
     """Same tables for both: the float networks' parameters against the integer networks' parameters."""
     exact = floating = 0.0
     net = _float_prior(codec)
@@ -124,7 +128,9 @@ def _float_prior(codec: PhotoCodec) -> torch.nn.Module:
     return net
 
 
-def test_estimates_are_within_one_percent_or_three_bytes(codec: PhotoCodec, photos: list[Image.Image]) -> None:
+def test_estimates_are_within_one_percent_or_three_bytes(
+    codec: PhotoCodec, photos: list[Image.Image]
+) -> None:
     for photo in photos:
         for rate in (0, 60, 140, 255):
             y, z = latents(codec, photo, rate)
@@ -146,7 +152,9 @@ def test_tiles_reach_at_least_as_far_as_the_networks(codec: PhotoCodec) -> None:
         before = codec.net.analysis(x, rate)
         x[..., 320:336] = 1
         moved = (codec.net.analysis(x, rate) != before).any(1).any(1)[0].nonzero().flatten()
-        assert int(moved.max()) - 20 <= ANALYSIS_HALO + 5  # features reach 8, the rate-dependent part runs untiled
+        assert (
+            int(moved.max()) - 20 <= ANALYSIS_HALO + 5
+        )  # features reach 8, the rate-dependent part runs untiled
         assert 20 - int(moved.min()) <= ANALYSIS_HALO + 5
 
 
@@ -179,10 +187,8 @@ def test_damaged_latents_are_corrupt_or_decode_to_a_picture_of_the_right_size(co
         damaged = bytearray(section)
         for _ in range(rng.integers(1, 5)):
             damaged[rng.integers(len(damaged))] = rng.integers(256)
-        try:
+        with contextlib.suppress(CorruptBitstream):
             assert codec.decode(bytes(damaged[: rng.integers(1, len(damaged))]), 64, 48).shape == (48, 64, 3)
-        except PicogramError as error:
-            assert isinstance(error, CorruptBitstream)
 
 
 def test_an_empty_latent_is_corrupt(codec: PhotoCodec) -> None:

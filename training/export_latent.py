@@ -160,7 +160,9 @@ def export(model: LatentCodec, crops: Crops, batches: int) -> dict[str, Tensor]:
     tables = with_tables(integers, measure_tables(model, exact, crops, batches))
     tensors = {f"prior.{k}": v for k, v in tables.items()}
     for name, value in model.state_dict().items():
-        if name.startswith(("analysis.", "synthesis.", "prior.hyper_in", "prior.hyper_mid", "prior.hyper_out")):
+        if name.startswith(
+            ("analysis.", "synthesis.", "prior.hyper_in", "prior.hyper_mid", "prior.hyper_out")
+        ):
             tensors |= packed(name.replace("prior.", "hyper_analysis.", 1), value)
     tensors["log_gain"] = model.log_gain.detach().float()
     return {k: v.contiguous() for k, v in tensors.items()}

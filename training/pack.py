@@ -75,7 +75,7 @@ def crops(image: Image.Image, size: int, rng: random.Random) -> Iterator[np.ndar
 
 def pack(sources: list[str], out: Path, size: int, seed: int, limit: int | None) -> dict[str, int]:
     """Write both splits; returns the number of crops in each."""
-    rng = random.Random(seed)  # noqa: S311 - reproducible data order, not secrets
+    rng = random.Random(seed)
     out.mkdir(parents=True, exist_ok=True)
     kept: dict[str, list[np.ndarray]] = {"train": [], "val": []}
     for source in sources:

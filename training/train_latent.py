@@ -183,7 +183,10 @@ class Trainer:
                 self.total_seconds += spent
                 if self.step % self.args.log_every == 0:
                     means = " ".join(f"{k} {v / self.args.log_every:.4f}" for k, v in sums.items())
-                    print(f"{self.total_seconds / 60:7.1f}m step {self.step} phase {self.phase_index} {means}", flush=True)
+                    print(
+                        f"{self.total_seconds / 60:7.1f}m step {self.step} phase {self.phase_index} {means}",
+                        flush=True,
+                    )
                     sums = {}
                 if time.time() - saved > self.args.save_every or time.time() > until:
                     self.save()

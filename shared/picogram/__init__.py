@@ -16,4 +16,13 @@ from picogram.errors import PicogramError
 
 __version__ = "0.1.0"
 
-__all__ = ["MEDIA_TYPE", "SUFFIX", "Inspection", "PicogramError", "__version__", "decode", "encode", "inspect"]
+__all__ = [
+    "MEDIA_TYPE",
+    "SUFFIX",
+    "Inspection",
+    "PicogramError",
+    "__version__",
+    "decode",
+    "encode",
+    "inspect",
+]

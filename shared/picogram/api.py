@@ -47,7 +47,7 @@ class Inspection:
 def encode(
     image: ImageSource,
     *,
-    bytes: int | None = None,  # noqa: A002 - the natural name for a byte budget
+    bytes: int | None = None,
     bpp: float | None = None,
     quality: float | None = None,
     profile: str = "base",
@@ -65,22 +65,28 @@ def encode(
     _check_number("quality", quality, 0, 100)
     if profile != "base":
         known = profile in {p.name.lower() for p in Profile}
-        raise UnsupportedProfile(f"profile {profile!r} {'cannot be encoded yet' if known else 'is not known'}")
+        raise UnsupportedProfile(
+            f"profile {profile!r} {'cannot be encoded yet' if known else 'is not known'}"
+        )
     from picogram.profiles import base
 
     picture = _read(image)
     if bpp is not None:
-        bytes = math.floor(bpp * picture.width * picture.height / 8)  # noqa: A001
+        bytes = math.floor(bpp * picture.width * picture.height / 8)
     if bytes is not None:
         return base.encode_within(picture, bytes)
-    return base.encode_quality(picture, round((DEFAULT_QUALITY if quality is None else quality) / 100 * FINEST_RATE))
+    return base.encode_quality(
+        picture, round((DEFAULT_QUALITY if quality is None else quality) / 100 * FINEST_RATE)
+    )
 
 
 def decode(data: builtins.bytes, *, limits: Limits | None = None) -> Image.Image:
     """The picture of a ``.pico`` file: RGB, at its original size. Raises BitstreamError subclasses."""
     picogram = _parse(data, limits)
     if picogram.header.profile is not Profile.BASE or picogram.optional:
-        raise UnsupportedProfile(f"profile {picogram.header.profile.name.lower()} cannot be decoded by this version")
+        raise UnsupportedProfile(
+            f"profile {picogram.header.profile.name.lower()} cannot be decoded by this version"
+        )
     from picogram.profiles import base
 
     return base.decode(picogram)

@@ -37,6 +37,7 @@ STATUS: Final[Mapping[str, int]] = {
     "model": 503,
     "model-missing": 503,
     "model-damaged": 503,
+    "self-check-failed": 500,
     "job": 503,
     "queue-full": 503,
     "job-timeout": 504,

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One protocol for every codec of the benchmark: an RGB picture and an integer quality in, a whole file out.
 
-A higher quality gives a better picture and (nearly always) a larger file. Picogram's codec is ``budgeted``: its
-quality *is* the number of bytes that the file may have.
+A higher quality gives a better picture and (nearly always) a larger file. Picogram's codec is ``budgeted``:
+its quality *is* the number of bytes that the file may have.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ NAMES = tuple(_MAKERS)
 
 
 def make(name: str) -> Codec:
-    """The codec of that name; UsageError if there is none, ModelMissing if this machine lacks what it needs."""
+    """The codec of that name; UsageError if there is none, ModelMissing if what it needs is missing."""
     if name not in _MAKERS:
         raise UsageError(f"no codec is named {name!r}; there are {', '.join(NAMES)}")
     return _MAKERS[name]()

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``picogram bench``: every codec over a folder of pictures at several rates.
 
-    folder ── read ──> for each picture, codec, target: search, measure ──> OUT/results.{json,md}, curves.png,
-                                                                            side-by-side/*.png
+folder ── read ──> for each picture, codec, target: search, measure ──> OUT/results.{json,md}, curves.png,
+                                                                        side-by-side/*.png
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """LPIPS (alex), DISTS, MS-SSIM and PSNR of many decoded pictures against one original.
 
-The backbones' features of the original are computed once; a decoded picture that was measured before is not measured
-again (over-budget files are the same at several budgets).
+The backbones' features of the original are computed once; a decoded picture that was measured before is not
+measured again (over-budget files are the same at several budgets).
 """
 
 from __future__ import annotations

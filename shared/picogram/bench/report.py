@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run of the benchmark leaves: ``results.json``, ``results.md``, and a table for the terminal.
 
-The JSON holds everything the other outputs are made of. Its shape is ``Report``; ``schema`` grows when that changes.
+The JSON holds everything the other outputs are made of. Its shape is ``Report``; ``schema`` grows when that
+changes.
 """
 
 from __future__ import annotations
@@ -14,17 +15,22 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from picogram.errors import UsageError
 
 SCHEMA = 1
+_LEGEND = (
+    "Every byte of a file is counted. over: pictures whose smallest file exceeds the budget; "
+    "small: pictures coded at half size or less and enlarged."
+)
 _MEANS = ("bytes", "bpp", "lpips", "dists", "ms_ssim", "psnr", "encode_seconds", "decode_seconds")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One picture through one codec at one target. ``scale`` divides the coded sides; nan stands for unmeasurable."""
+    """One picture through one codec at one target; ``scale`` divides the coded sides, nan is unmeasurable."""
 
     codec: str
     image: str
@@ -45,7 +51,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Mean:
-    """Means over the ``images`` that a codec could code at a target; ``over_budget`` and ``downscaled`` count those."""
+    """Means over ``images`` pictures; ``over_budget`` and ``downscaled`` count those among them."""
 
     codec: str
     target_bpp: float
@@ -64,7 +70,7 @@ class Mean:
 
 @dataclass
 class Report:
-    """A whole run. ``codecs`` maps a name to version and settings, ``pictures`` a file name to size and SHA-256."""
+    """A whole run: ``codecs`` by name with version and settings, ``pictures`` with size and SHA-256."""
 
     targets: list[float]
     codecs: dict[str, dict[str, Any]]
@@ -132,19 +138,32 @@ def load(path: Path) -> Report:
 
 def _row(entry: dict[str, Any]) -> Row:
     names = [item.name for item in fields(Row)]
-    return Row(**{name: math.nan if entry[name] is None else entry[name] for name in names})
+    values: dict[str, Any] = {name: math.nan if entry[name] is None else entry[name] for name in names}
+    return Row(**values)
 
 
-_COLUMNS = ("bpp ≤", "codec", "bytes", "bpp", "LPIPS ↓", "DISTS ↓", "MS-SSIM ↑", "PSNR ↑", "enc s", "dec s", "notes")
+_COLUMNS = (
+    "bpp ≤",
+    "codec",
+    "bytes",
+    "bpp",
+    "LPIPS ↓",
+    "DISTS ↓",
+    "MS-SSIM ↑",
+    "PSNR ↑",
+    "enc s",
+    "dec s",
+    "notes",
+)
 
 
 def _cells(report: Report) -> Iterator[tuple[str, ...]]:
     means = report.means()
     for target in report.targets:
         for mean in (mean for mean in means if mean.target_bpp == target):
-            notes = [f"{mean.over_budget}/{mean.images} over budget"] if mean.over_budget else []
-            notes += [f"{mean.downscaled} downscaled"] if mean.downscaled else []
-            notes += [f"only {mean.images} images"] if mean.images < len(report.pictures) else []
+            notes = [f"{mean.over_budget} over"] if mean.over_budget else []
+            notes += [f"{mean.downscaled} small"] if mean.downscaled else []
+            notes += [f"of {mean.images}"] if mean.images < len(report.pictures) else []
             figures = f"{mean.bytes:.0f}", f"{mean.bpp:.4f}", f"{mean.lpips:.3f}", f"{mean.dists:.3f}"
             more = f"{mean.ms_ssim:.3f}", f"{mean.psnr:.2f}", f"{mean.encode_seconds:.2f}"
             yield f"{target:g}", mean.codec, *figures, *more, f"{mean.decode_seconds:.2f}", ", ".join(notes)
@@ -152,9 +171,13 @@ def _cells(report: Report) -> Iterator[tuple[str, ...]]:
 
 def table(report: Report) -> Table:
     """Means for the terminal."""
-    made = Table(title=f"Means over {len(report.pictures)} images")
+    made = Table(
+        title=f"Means over {len(report.pictures)} images", caption=_LEGEND, box=SIMPLE, padding=(0, 1, 0, 0)
+    )
     for column in _COLUMNS:
-        made.add_column(column, justify="left" if column in ("codec", "notes") else "right", no_wrap=True)
+        made.add_column(
+            column, justify="left" if column in ("codec", "notes") else "right", no_wrap=column != "notes"
+        )
     previous = ""
     for cells in _cells(report):
         if previous and cells[0] != previous:
@@ -168,7 +191,7 @@ def markdown(report: Report) -> str:
     """Means, then what made them."""
     lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
     lines += ["| " + " | ".join(cells) + " |" for cells in _cells(report)]
-    lines += ["", f"Means over {len(report.pictures)} images. Every byte of a file is counted.", ""]
+    lines += ["", f"Means over {len(report.pictures)} images. {_LEGEND}", ""]
     for name, about in report.codecs.items():
         settings = ", ".join(f"{key} {value}" for key, value in about["settings"].items())
         lines.append(f"- {name}: {about['version']}" + (f" ({settings})" if settings else ""))

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The best setting of a codec whose whole file does not exceed a byte budget.
 
-    for full and half size:   binary search over quality on file sizes alone ──> the largest file that fits
+    for full and half size:   gallop and bisect over quality, file sizes alone ──> the largest file that fits
     of these finalists:       decode, enlarge, keep the one with the lower LPIPS
     if none fits:             quarter, then eighth size; else the smallest file of all, flagged as over budget
 
@@ -60,7 +60,7 @@ def restore(image: Image.Image, scale: int, size: tuple[int, int]) -> Image.Imag
 
 
 class Search:
-    """The search for one picture and one codec; files are kept, so that several budgets share the encodings."""
+    """The search for one picture and one codec; files are kept, so that budgets share the encodings."""
 
     def __init__(self, codec: Codec, reference: Reference) -> None:
         self.codec = codec
@@ -83,18 +83,25 @@ class Search:
         return min(choices, key=lambda choice: self.reference.lpips(choice.decoded))
 
     def _largest_fit(self, scale: int, budget: int) -> Encoded | None:
-        """Binary search for the highest quality that fits, on the assumption that size grows with quality."""
-        low, high, best = 0, len(self.codec.qualities) - 1, None
-        if len(self._encode(self.codec.qualities[0], scale).data) > budget:
-            return None
-        while low <= high:
-            middle = (low + high) // 2
-            encoded = self._encode(self.codec.qualities[middle], scale)
-            if len(encoded.data) <= budget:
-                best, low = encoded, middle + 1
+        """The highest quality that fits, on the assumption that size grows with quality.
+
+        Gallops up from the lowest, where the small budgets are and encoding is quick, then bisects.
+        """
+        qualities = self.codec.qualities
+        best = self._fits(qualities[0], scale, budget)
+        low, high, step = 1, len(qualities), 1
+        while best and low < high:
+            probe = min(low + step, high) - 1 if step else (low + high) // 2
+            encoded = self._fits(qualities[probe], scale, budget)
+            if encoded:
+                best, low, step = encoded, probe + 1, step * 2
             else:
-                high = middle - 1
+                high, step = probe, 0
         return best
+
+    def _fits(self, quality: int, scale: int, budget: int) -> Encoded | None:
+        encoded = self._encode(quality, scale)
+        return encoded if len(encoded.data) <= budget else None
 
     def _encode(self, quality: int, scale: int) -> Encoded:
         if (quality, scale) not in self._files:

@@ -1,15 +1,17 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""One intra frame of VVC (H.266) by Fraunhofer's encoder: ``vvencapp``/``vvdecapp``, or an ffmpeg that has libvvenc.
+"""One intra frame of VVC (H.266) by Fraunhofer's encoder: ``vvencapp``/``vvdecapp``, or ffmpeg's libvvenc.
 
     RGB ── BT.709, 4:2:0, 10 bit ── y4m ── encoder ──> .vvc ── decoder ──> yuv ── bilinear chroma ── RGB
 
-The converter is ours so that both programs see the same samples. The decoded picture has even sides: whoever knows
-the original size crops it.
+The converter is ours so that both programs see the same samples. The decoded picture has even sides: whoever
+knows the original size crops it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import re
 import shutil
 import subprocess
@@ -34,7 +36,7 @@ Plane = NDArray[np.float32]
 
 
 def to_planes(image: Image.Image) -> list[NDArray[np.uint16]]:
-    """Y, Cb, Cr with full range, 10 bits, chroma averaged over 2x2; sides are padded to even by repetition."""
+    """Y, Cb, Cr in full range, 10 bits, chroma averaged over 2x2; sides are padded to even by repetition."""
     rgb = np.asarray(image.convert("RGB"), np.float32) / 255
     rgb = np.pad(rgb, ((0, rgb.shape[0] % 2), (0, rgb.shape[1] % 2), (0, 0)), mode="edge")
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
@@ -70,12 +72,8 @@ def _run(command: Sequence[str]) -> str:
 def _find_ffmpeg() -> str | None:
     """An ffmpeg with libvvenc: the one on PATH or the one in the ``imageio-ffmpeg`` package."""
     candidates = [shutil.which("ffmpeg")]
-    try:
-        import imageio_ffmpeg
-
-        candidates.append(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError):
-        pass
+    with contextlib.suppress(ImportError, RuntimeError):
+        candidates.append(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
     for candidate in filter(None, candidates):
         if "libvvenc" in _run([candidate, "-hide_banner", "-encoders"]):
             return candidate
@@ -135,7 +133,8 @@ class VvcCodec:
     def _decoder(self, source: Path, target: Path) -> list[str]:
         if self._apps:
             return [self._apps[1], "-b", str(source), "-o", str(target), "--y4m", "-t", "1"]
-        return [*self._quiet(), "-f", "vvc", "-i", str(source), *"-frames:v 1 -strict -1".split(), str(target)]
+        one_frame = ["-frames:v", "1", "-strict", "-1"]
+        return [*self._quiet(), "-f", "vvc", "-i", str(source), *one_frame, str(target)]
 
     def _quiet(self) -> list[str]:
         return [str(self._ffmpeg), "-hide_banner", "-loglevel", "error", "-nostdin", "-y"]

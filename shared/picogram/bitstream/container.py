@@ -18,7 +18,13 @@ import zlib
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from picogram.errors import CorruptBitstream, LimitExceeded, NotAPicogram, UnsupportedProfile, UnsupportedVersion
+from picogram.errors import (
+    CorruptBitstream,
+    LimitExceeded,
+    NotAPicogram,
+    UnsupportedProfile,
+    UnsupportedVersion,
+)
 
 MEDIA_TYPE = "application/vnd.picogram"
 SUFFIX = ".pico"
@@ -158,7 +164,9 @@ def _check_envelope(data: bytes, limits: Limits) -> None:
         raise NotAPicogram("the file does not start like a picogram")
     version = data[0] & ~_MAGIC_MASK & 0xFF
     if version != VERSION:
-        raise UnsupportedVersion(f"the file has format version {version}, this is a reader of version {VERSION}")
+        raise UnsupportedVersion(
+            f"the file has format version {version}, this is a reader of version {VERSION}"
+        )
     if len(data) > limits.max_file_bytes:
         raise LimitExceeded(f"the file has {len(data)} bytes, more than the limit of {limits.max_file_bytes}")
     if len(data) < MIN_FILE_BYTES:

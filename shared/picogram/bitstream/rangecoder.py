@@ -39,7 +39,8 @@ class CountTable:
 
     def bits(self) -> npt.NDArray[np.float64]:
         """Ideal code length of each symbol; for estimates only."""
-        return COUNT_BITS - np.log2(self.counts.astype(np.float64))
+        lengths = np.asarray(COUNT_BITS - np.log2(self.counts.astype(np.float64)), dtype=np.float64)
+        return lengths
 
 
 class RangeEncoder:
@@ -89,7 +90,9 @@ class RangeDecoder:
 
     def __init__(self, data: bytes) -> None:
         padded = data + bytes(-len(data) % _WORD_BYTES)
-        self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, dtype=">u4").astype(np.uint32))
+        self._coder = constriction.stream.queue.RangeDecoder(
+            np.frombuffer(padded, dtype=">u4").astype(np.uint32)
+        )
 
     def get(self, count: int, table: CountTable) -> Symbols:
         """The next ``count`` symbols under ``table``; CorruptBitstream where no symbol fits."""

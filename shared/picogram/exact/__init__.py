@@ -6,8 +6,8 @@ Integers live in float tensors and every sum stays so small that floating point 
 of summation, and with it threads, batches, tiles and devices, cannot matter. Bounds are checked when a layer is built.
 """
 
-from picogram.exact.linear import ACTIVATION_MAX, FRACTION_BITS, ExactLinear, Kernel, floor_shift
 from picogram.exact.grid import Grid
+from picogram.exact.linear import ACTIVATION_MAX, FRACTION_BITS, ExactLinear, Kernel, floor_shift
 from picogram.exact.tables import divide_round, interpolate_rows
 
 __all__ = [

@@ -61,7 +61,7 @@ class PhotoCodec:
         }
         net.load_state_dict(floats, strict=False)
         self.model = model
-        self.net = net.to(memory_format=torch.channels_last)
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.prior = ExactPrior(exact, net.prior.config)
 
     @torch.inference_mode()
@@ -81,7 +81,8 @@ class PhotoCodec:
                 features = torch.empty(1, deep.shape[1], rows, cols)
             linear[:, :, row.keep, col.keep] = part[:, :, row.inner, col.inner]
             features[:, :, row.keep, col.keep] = deep[:, :, row.inner, col.inner]
-        assert linear is not None and features is not None  # noqa: S101 - there is at least one tile
+        assert linear is not None  # noqa: S101 - there is at least one tile
+        assert features is not None  # noqa: S101
         return Analysed(linear, features, -(-height // STRIDE), -(-width // STRIDE))
 
     def _latents(self, analysed: Analysed, rate: int) -> tuple[Tensor, Tensor]:

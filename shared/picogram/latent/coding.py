@@ -29,7 +29,11 @@ class _ByIndex:
         flat = index.flatten().numpy().astype(np.uint8)
         self.order = np.argsort(flat, kind="stable")
         counts = np.bincount(flat, minlength=int(flat.max(initial=0)) + 1)
-        self.groups = [(i, int(end - n), int(end)) for i, (n, end) in enumerate(zip(counts, counts.cumsum(), strict=True)) if n]
+        self.groups = [
+            (i, int(end - n), int(end))
+            for i, (n, end) in enumerate(zip(counts, counts.cumsum(), strict=True))
+            if n
+        ]
 
 
 def put_residuals(encoder: RangeEncoder, prior: ExactPrior, residual: Tensor, index: Tensor) -> None:
@@ -58,7 +62,7 @@ def get_residuals(decoder: RangeDecoder, prior: ExactPrior, index: Tensor) -> Te
 def quantise(prior: ExactPrior, value: Tensor, step: Step) -> Tensor:
     """Nearest codable residual of ``value [N, size]`` in steps (encoder only): int64."""
     residual = value.double() - step.mean / ONE
-    rounded = residual.sign() * torch.floor((residual.abs() + (0.5 - DEAD_ZONE)))
+    rounded = residual.sign() * torch.floor(residual.abs() + (0.5 - DEAD_ZONE))
     reach = torch.tensor(prior.reach)[step.index]
     return rounded.long().clamp(min=-reach, max=reach)
 
@@ -119,9 +123,7 @@ def _walk_values(
     return prior.rows(part.decoded, rates, height, width)
 
 
-def decode_latents(
-    prior: ExactPrior, data: list[bytes], rates: list[int], height: int, width: int
-) -> Tensor:
+def decode_latents(prior: ExactPrior, data: list[bytes], rates: list[int], height: int, width: int) -> Tensor:
     """``y_hat [B, C, h, w] float64`` in steps, from one string per image; CorruptBitstream if they cannot be."""
     batch = len(data)
     decoders = [RangeDecoder(d) for d in data]

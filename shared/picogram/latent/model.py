@@ -22,12 +22,10 @@ COARSEST_STEP, FINEST_STEP = 3.0, 0.3
 class LatentCodec(nn.Module):
     """Image codec with a continuous rate knob (gain units: Cui et al., CVPR 2021).
 
-        x ── analysis ── * gain(rate) ── prior: round, count bits ── / gain(rate) ── synthesis ── x_hat
+    x ── analysis ── * gain(rate) ── prior: round, count bits ── / gain(rate) ── synthesis ── x_hat
     """
 
-    def __init__(
-        self, transforms: TransformConfig | None = None, prior: PriorConfig | None = None
-    ) -> None:
+    def __init__(self, transforms: TransformConfig | None = None, prior: PriorConfig | None = None) -> None:
         super().__init__()
         transforms = transforms or TransformConfig()
         self.analysis = Analysis(transforms)

@@ -61,8 +61,8 @@ class SliceNet(nn.Module):
         self.mix = nn.Conv2d(config.context_width + config.hyper_width, config.hidden_width, 1)
         self.head = nn.Conv2d(config.hidden_width, 2 * size, 1)
         nn.init.zeros_(self.head.weight)
-        with torch.no_grad():
-            self.head.bias.zero_()
+        if self.head.bias is not None:
+            nn.init.zeros_(self.head.bias)
 
     def forward(self, hyper: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:
         context = F.relu(self.context(decoded))
@@ -102,7 +102,8 @@ class Prior(nn.Module):
     def hyper_analysis(self, y: Tensor) -> Tensor:
         h = F.relu(self.hyper_in(y))
         h = F.relu(self.hyper_mid(F.pixel_unshuffle(h, 2)))
-        return self.hyper_out(F.pixel_unshuffle(h, 2))
+        out: Tensor = self.hyper_out(F.pixel_unshuffle(h, 2))
+        return out
 
     def hyper_synthesis(self, z: Tensor, rate: Tensor) -> Tensor:
         h = F.relu(F.pixel_shuffle(self.hyper_up(z), 2))
@@ -117,7 +118,8 @@ class Prior(nn.Module):
     def base_indices(self, rate: Tensor) -> tuple[Tensor, ...]:
         """Starting point of each slice's scale indices at a rate: ``[B, size, 1, 1]`` each."""
         base = interpolate_anchors(self.index_base, rate)[:, :, None, None]
-        return base.split(self.config.slices, 1)
+        parts: tuple[Tensor, ...] = base.split(self.config.slices, 1)
+        return parts
 
     def forward(self, y: Tensor, rate: Tensor, noisy: bool = True) -> tuple[Tensor, Tensor]:
         """``y [B, C, h, w]`` in steps (h, w multiples of 4): the decoded ``y_hat`` and bits per sample ``[B]``."""
@@ -170,7 +172,7 @@ class _Bounded(torch.autograd.Function):
         return x.clamp(low, high)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
         low, high = ctx.bounds  # type: ignore[attr-defined]
         passes = ((x >= low) | (grad < 0)) & ((x <= high) | (grad > 0))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 TILE = 96
 """Latent positions per side of a tile's kept part: 1536 pixels."""
@@ -35,10 +36,7 @@ def spans(length: int, halo: int, tile: int = TILE) -> list[Span]:
         return [Span(slice(0, length), slice(0, length))]
     count = -(-length // tile)
     edges = [length * i // count for i in range(count + 1)]
-    return [
-        Span(slice(a, b), slice(max(0, a - halo), min(length, b + halo)))
-        for a, b in zip(edges, edges[1:], strict=False)
-    ]
+    return [Span(slice(a, b), slice(max(0, a - halo), min(length, b + halo))) for a, b in pairwise(edges)]
 
 
 def tiles(height: int, width: int, halo: int, tile: int = TILE) -> Iterator[tuple[Span, Span]]:

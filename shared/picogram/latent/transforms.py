@@ -44,11 +44,11 @@ class Residual(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.last = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        _zeroed(self.last)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.last(F.leaky_relu(self.first(F.leaky_relu(x, 0.1)), 0.1))
+        out: Tensor = x + self.last(F.leaky_relu(self.first(F.leaky_relu(x, 0.1)), 0.1))
+        return out
 
 
 def _blocks(width: int, depth: int) -> nn.Sequential:
@@ -57,7 +57,8 @@ def _blocks(width: int, depth: int) -> nn.Sequential:
 
 def _zeroed(conv: nn.Conv2d) -> nn.Conv2d:
     nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
     return conv
 
 
@@ -103,7 +104,8 @@ class Analysis(nn.Module):
 
     def after_rate(self, linear: Tensor, features: Tensor, rate: Tensor) -> Tensor:
         """The latent at a rate ``[B] 0..1``."""
-        return linear + self.head(self.coarse(self.rate(features, rate)))
+        out: Tensor = linear + self.head(self.coarse(self.rate(features, rate)))
+        return out
 
     def forward(self, x: Tensor, rate: Tensor) -> Tensor:
         return self.after_rate(*self.before_rate(x), rate)
@@ -132,7 +134,8 @@ class Synthesis(nn.Module):
         h = self.coarse(self.rate(self.stem(y / self.spread), rate))
         h = self.middle(F.pixel_shuffle(self.up8(h), 2))
         h = self.fine(F.pixel_shuffle(self.up4(h), 2))
-        return self.linear(y) + F.pixel_shuffle(self.head(h), 4) + 0.5
+        out: Tensor = self.linear(y) + F.pixel_shuffle(self.head(h), 4) + 0.5
+        return out
 
 
 def init_from_klt(analysis: Analysis, synthesis: Synthesis, basis: Tensor, deviations: Tensor) -> None:

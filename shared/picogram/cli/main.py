@@ -1,0 +1,245 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""The ``picogram`` command. Torch, the gateway and the benchmark load inside the command that needs them.
+
+When a result goes to stdout, everything for a person goes to stderr. Exit codes: 0, the code of the last
+failure (see ``picogram.errors``), 130 after Ctrl-C, 1 when the reader of a pipe went away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+import picogram
+from picogram.bitstream import Limits
+from picogram.cli import models
+from picogram.cli.batch import for_each, missing_extra, report, say
+from picogram.cli.files import check_target, read_bytes, write_bytes
+from picogram.cli.paths import IMAGE_SUFFIXES, STREAM, Item, expand, plan
+from picogram.errors import UsageError
+from picogram.images import MEDIA_TYPES, write_image
+
+app = typer.Typer(name="picogram", no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(models.app, name="models")
+
+
+class ImageFormat(StrEnum):
+    """What ``decode --format`` accepts."""
+
+    PNG = "png"
+    WEBP = "webp"
+    AVIF = "avif"
+    JPEG = "jpeg"
+
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(metavar="INPUTS...", help="Files, folders, patterns, or - for stdin.", show_default=False),
+]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        "--out", "-o", help="File, folder, or - for stdout. Default: beside each input.", show_default=False
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite/--no-overwrite", help="Replace existing results.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"picogram {picogram.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def picogram_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Photographs in a few hundred to a few thousand bytes. Reconstructions are partly imagined."""
+
+
+@app.command()
+def encode(
+    inputs: Inputs,
+    out: Out = None,
+    budget: Annotated[
+        int | None,
+        typer.Option("--bytes", min=1, help="Bytes of the whole file, never exceeded.", show_default=False),
+    ] = None,
+    bpp: Annotated[
+        float | None, typer.Option("--bpp", help="Bits per pixel, never exceeded.", show_default=False)
+    ] = None,
+    quality: Annotated[
+        float | None, typer.Option("--quality", "-q", min=0, max=100, help="0 to 100.", show_default=False)
+    ] = None,
+    profile: Annotated[str, typer.Option(help="How the picture is coded.")] = "base",
+    overwrite: Overwrite = False,
+) -> int:
+    """Code images as .pico files. Give at most one of --bytes, --bpp and --quality."""
+    if sum(value is not None for value in (budget, bpp, quality)) > 1:
+        raise UsageError("give at most one of --bytes, --bpp and --quality")
+
+    def encode_one(item: Item) -> None:
+        check_target(item.target, overwrite)
+        start = time.perf_counter()
+        source = sys.stdin.buffer if item.source is None else item.source
+        data = picogram.encode(source, bytes=budget, bpp=bpp, quality=quality, profile=profile)
+        write_bytes(item.target, data, overwrite)
+        seconds = time.perf_counter() - start
+        told = f"{len(data)} bytes, {picogram.inspect(data).bpp:.4f} bpp, {seconds:.2f} s"
+        say(f"{_title(item)}: {told}", aside=item.target is None)
+
+    items = plan(expand(inputs, IMAGE_SUFFIXES), out, picogram.SUFFIX, folder=_has_folder(inputs))
+    return for_each(items, encode_one, "encoding")
+
+
+@app.command()
+def decode(
+    inputs: Inputs,
+    out: Out = None,
+    format: Annotated[
+        ImageFormat | None,
+        typer.Option(help="Image format. Default: by the suffix of -o, else png.", show_default=False),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """Turn .pico files back into images."""
+    items = expand(inputs, [picogram.SUFFIX])
+    folder = _has_folder(inputs)
+    media_type = f"image/{format or _format_of(out, folder=folder or len(items) > 1)}"
+
+    def decode_one(item: Item) -> None:
+        check_target(item.target, overwrite)
+        start = time.perf_counter()
+        image = picogram.decode(read_bytes(item.source, Limits.max_file_bytes))
+        write_bytes(item.target, write_image(image, media_type), overwrite)
+        told = f"{image.width}x{image.height}, {time.perf_counter() - start:.2f} s"
+        say(f"{_title(item)}: {told}", aside=item.target is None)
+
+    planned = plan(items, out, MEDIA_TYPES[media_type].suffix, folder=folder)
+    return for_each(planned, decode_one, "decoding")
+
+
+@app.command()
+def inspect(
+    files: Inputs,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line and file.")] = False,
+) -> int:
+    """Show what .pico files say of themselves, without decoding them."""
+
+    def inspect_one(item: Item) -> None:
+        described = picogram.inspect(read_bytes(item.source, Limits.max_file_bytes)).as_dict()
+        if as_json:
+            print(json.dumps({"file": item.name} | described))
+        else:
+            _show(item.name, described)
+
+    return for_each(expand(files, [picogram.SUFFIX]), inspect_one, "inspecting")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on.")] = 8000,
+) -> int:
+    """Run the HTTP gateway with embedded workers."""
+    try:
+        from picogram_gateway.serve import main as serve_forever
+    except ModuleNotFoundError as error:
+        raise missing_extra(f"the server (no module {error.name})", "local") from error
+    serve_forever(host=host, port=port)
+    return 0
+
+
+@app.command()
+def bench(
+    folder: Annotated[Path, typer.Argument(help="Folder of images.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("bench-results"),
+    codecs: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated names. Default: all that are installed.", show_default=False),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N images.", show_default=False)
+    ] = None,
+) -> int:
+    """Compare Picogram with other codecs at equal size."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder")
+    names = [name.strip() for name in codecs.split(",") if name.strip()] if codecs else None
+    try:
+        from picogram.bench.command import bench as run_bench
+    except ModuleNotFoundError as error:
+        raise missing_extra(f"the benchmark (no module {error.name})", "bench") from error
+    run_bench(folder, out, names, limit)
+    return 0
+
+
+def _has_folder(arguments: Sequence[str]) -> bool:
+    return any(argument != STREAM and Path(argument).is_dir() for argument in arguments)
+
+
+def _title(item: Item) -> str:
+    return item.name if item.target is None else f"{item.name} -> {item.target}"
+
+
+def _format_of(out: str | None, *, folder: bool) -> str:
+    """The image format that the name given with -o asks for. Raises UsageError for a strange suffix."""
+    suffix = Path(out).suffix.lower() if out else ""
+    if not suffix or folder or out is None or out.endswith(("/", "\\")) or Path(out).is_dir():
+        return ImageFormat.PNG
+    for name in ImageFormat:
+        if suffix in (f".{name}", MEDIA_TYPES[f"image/{name}"].suffix):
+            return name
+    raise UsageError(f"cannot tell an image format from {out}; use --format")
+
+
+def _show(name: str, described: dict[str, Any]) -> None:
+    say(name)
+    for key, value in described.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{part} {size}" for part, size in value.items())
+        say(f"  {key:<13} {f'{value:.4f}' if isinstance(value, float) else value}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; whatever goes wrong is one line on stderr."""
+    try:
+        command = typer.main.get_command(app)
+        given = None if arguments is None else list(arguments)
+        code = command(args=given, prog_name="picogram", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at exit and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        # Recent typer carries its own copy of click, so usage errors are known by their method only.
+        explain = getattr(error, "format_message", None)
+        if explain is None:
+            return report(error)
+        # Nothing to explain: no arguments at all, and the help was shown.
+        return report(UsageError(explain())) if explain() else UsageError.exit_code
+
+
+def run() -> NoReturn:
+    """The entry point of the ``picogram`` script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,68 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""A codec that stores "PICO WIDTH HEIGHT options", for tests of the command line that need no model."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import picogram
+from picogram.errors import BudgetTooSmall, CorruptBitstream, NotAPicogram
+from picogram.images import read_image
+
+
+def fake_encode(image: Any, **options: Any) -> bytes:
+    picture = read_image(image)
+    if options["bytes"] is not None and options["bytes"] < 10:
+        raise BudgetTooSmall("no file of this picture\nfits")
+    return b"PICO %d %d %s" % (picture.width, picture.height, str(options).encode())
+
+
+def fake_decode(data: bytes) -> Image.Image:
+    if not data.startswith(b"PICO"):
+        raise NotAPicogram("the file does not start like a picogram")
+    if len(data.split()) < 3:
+        raise CorruptBitstream("the file ends early")
+    return Image.new("RGB", (int(data.split()[1]), int(data.split()[2])), "red")
+
+
+def fake_inspect(data: bytes) -> Any:
+    width, height = fake_decode(data).size
+    described = {"width": width, "bpp": 8 * len(data) / width / height, "sections": {"latent": 3, "text": 4}}
+    return SimpleNamespace(bpp=described["bpp"], as_dict=lambda: described)
+
+
+@pytest.fixture(autouse=True)
+def workplace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PICOGRAM_DEBUG", raising=False)
+    monkeypatch.setattr(picogram, "encode", fake_encode)
+    monkeypatch.setattr(picogram, "decode", fake_decode)
+    monkeypatch.setattr(picogram, "inspect", fake_inspect)
+
+
+def photo(name: str) -> Path:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), "blue").save(path)
+    return path
+
+
+def pico(name: str) -> Path:
+    Path(name).write_bytes(b"PICO 8 6")
+    return Path(name)
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def listing() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*") if path.is_file())
