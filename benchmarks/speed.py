@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""How long Picogram takes and how much memory, with AVIF by Pillow as the yardstick of the same run and machine.
+"""How long Picogram takes and how much memory, with AVIF by Pillow as the yardstick of the same run.
 
     python benchmarks/speed.py --image photo.png --out speed.json
 
-Measured: encode and decode of 768x512 (warm, median), by stage where the codec tells; the command line from nothing
-to the first byte; peak resident memory of a fresh process, at 768x512 and at 12 megapixels.
+Measured: encode and decode of 768x512 (warm, median), by stage where the codec tells; the command line from
+nothing to the first byte; peak resident memory of a fresh process, at 768x512 and at 12 megapixels.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def in_process(task: str, path: Path | None) -> dict[str, Any]:
 
 
 def cold_start(image: Image.Image, repeats: int) -> dict[str, float]:
-    """Seconds from starting the command until the first byte of the file, and of bare Python and the import."""
+    """Seconds from starting the command to the first byte of the file; also of ``--version`` and bare Python."""
     cli = [sys.executable, "-m", "picogram.cli.main"]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "in.png")

@@ -20,14 +20,18 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from picogram.metrics.perceptual import load_arrays
 from training.pack import pack
 
 PART_BYTES = 15 * 2**20
+LARGE = 10_000
+"""Arrays of fewer elements travel as they are."""
 SPLITS = ("train", "val")
 COUNTERS = ("step", "phase_index", "phase_step", "phase_seconds", "total_seconds", "samples")
 
@@ -35,7 +39,7 @@ COUNTERS = ("step", "phase_index", "phase_step", "phase_seconds", "total_seconds
 def pack_small(
     sources: list[str], metrics: Path, out: Path, size: int, megabytes: float, quality: int
 ) -> None:
-    """Crops as one tar of JPEGs within ``megabytes``, and the metric networks' convolutions as fp16."""
+    """Crops as one tar of JPEGs within ``megabytes``, and the metric networks' convolutions as int8."""
     out.mkdir(parents=True, exist_ok=True)
     pack(sources, out / "raw", size, seed=1, limit=None)
     budget = {"train": megabytes * 2**20 * 0.97, "val": megabytes * 2**20 * 0.03}
@@ -59,23 +63,29 @@ def pack_small(
     (out / "meta.json").write_text(json.dumps({"size": size, "sources": [Path(s).name for s in sources]}))
     for name in ("alexnet.ckpt", "vgg16.ckpt"):
         with (metrics / name).open("rb") as file:
-            arrays = _halved(pickle.load(file))
+            arrays = _shrunk(load_arrays(file))
         (out / name).write_bytes(pickle.dumps(arrays))
     (out / "dists.pt").write_bytes((metrics / "dists.pt").read_bytes())
     print(f"{sum(p.stat().st_size for p in out.iterdir()) / 2**20:.1f} MB in {out}")
 
 
-def _halved(tree: object) -> object:
-    """Arrays of a nested dictionary as float16."""
-    if isinstance(tree, dict) or hasattr(tree, "items"):
-        return {k: _halved(v) for k, v in tree.items()}  # type: ignore[union-attr]
-    return np.asarray(tree).astype(np.float16)
+def _shrunk(tree: Any) -> Any:
+    """Kernels of a nested dictionary as int8 with a scale per output channel (the last axis), the rest as is."""
+    if hasattr(tree, "items"):
+        return {k: _shrunk(v) for k, v in tree.items()}
+    array = np.asarray(tree)
+    if array.size < LARGE:
+        return array
+    scale = np.abs(array).max(axis=tuple(range(array.ndim - 1))) / 127
+    return {"codes": np.round(array / scale).astype(np.int8), "scale": scale.astype(np.float32)}
 
 
-def _widened(tree: object) -> object:
-    if isinstance(tree, dict):
-        return {k: _widened(v) for k, v in tree.items()}
-    return np.asarray(tree).astype(np.float32)
+def _restored(tree: Any) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    if set(tree) == {"codes", "scale"}:
+        return tree["codes"].astype(np.float32) * tree["scale"]
+    return {k: _restored(v) for k, v in tree.items()}
 
 
 def unpack(carry: Path, work: Path) -> None:
@@ -93,7 +103,7 @@ def unpack(carry: Path, work: Path) -> None:
         np.stack(crops).tofile(data / f"{split}.u8")
     (data / "meta.json").write_bytes((carry / "meta.json").read_bytes())
     for name in ("alexnet.ckpt", "vgg16.ckpt"):
-        tree = _widened(pickle.loads((carry / name).read_bytes()))
+        tree = _restored(load_arrays(io.BytesIO((carry / name).read_bytes())))
         (metrics / name).write_bytes(pickle.dumps(tree))
     (metrics / "dists.pt").write_bytes((carry / "dists.pt").read_bytes())
 
@@ -151,7 +161,7 @@ def main() -> None:
     verb.add_argument("--metrics", type=Path, required=True)
     verb.add_argument("--out", type=Path, required=True)
     verb.add_argument("--size", type=int, default=256)
-    verb.add_argument("--megabytes", type=float, default=7.0)
+    verb.add_argument("--megabytes", type=float, default=20.0)
     verb.add_argument("--quality", type=int, default=88)
     verb = verbs.add_parser("train")
     verb.add_argument("--carry", type=Path, required=True)

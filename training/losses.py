@@ -35,7 +35,8 @@ class Distortion(nn.Module):
     def __init__(self, folder: Path, weights: LossWeights) -> None:
         super().__init__()
         self.weights = weights
-        self.alex = load_lpips(folder, "alex").to(memory_format=torch.channels_last)
+        uses_alex = bool(weights.lpips_alex)
+        self.alex = load_lpips(folder, "alex").to(memory_format=torch.channels_last) if uses_alex else None
         uses_vgg = weights.lpips_vgg or weights.dists
         self.vgg = (
             load_dists(folder, also_lpips=True).to(memory_format=torch.channels_last) if uses_vgg else None
@@ -44,7 +45,9 @@ class Distortion(nn.Module):
     def forward(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """``[B, 3, H, W] 0..1`` both: distortion ``[B]`` and its unweighted parts ``[B]``."""
         weights = self.weights
-        parts = {"mse": (x - x_hat).square().mean((1, 2, 3)), "lpips_alex": self.alex(x, x_hat)}
+        parts = {"mse": (x - x_hat).square().mean((1, 2, 3))}
+        if self.alex is not None:
+            parts["lpips_alex"] = self.alex(x, x_hat)
         if self.vgg is not None:
             count = max(1, round(len(x) * weights.vgg_share))
             chosen = torch.randperm(len(x), device=x.device)[:count]

@@ -30,7 +30,11 @@ from training.losses import Distortion, LossWeights
 
 @dataclass
 class Phase:
-    """One stretch of training with fixed settings; ends after ``minutes`` of training time or ``steps``."""
+    """One stretch of training with fixed settings; ends after ``minutes`` of training time or ``steps``.
+
+    ``balance``: each sample's loss is divided by lambda to this power, so that coarse rates are heard beside fine ones.
+    ``low_rates``: sampled rates are raised to this power; above 1 favours coarse ones.
+    """
 
     lr: float = 4e-4
     lr_end: float | None = None
@@ -41,6 +45,10 @@ class Phase:
     warmup: int = 100
     lambda_low: float = 0.012
     lambda_high: float = 0.5
+    balance: float = 0.5
+    low_rates: float = 1.0
+    clip: float = 4.0
+    ema: float = 0.999
     noisy: bool = True
     freeze: list[str] = field(default_factory=list)
     loss: dict[str, float] = field(default_factory=dict)
@@ -69,13 +77,12 @@ class Crops:
 class Average:
     """Exponential moving average of the weights."""
 
-    def __init__(self, model: nn.Module, decay: float = 0.999) -> None:
-        self.decay = decay
+    def __init__(self, model: nn.Module) -> None:
         self.values = {k: v.detach().clone() for k, v in model.state_dict().items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+    def update(self, model: nn.Module, step: int, decay: float) -> None:
+        weight = 1 - min(decay, (1 + step) / (10 + step))
         for key, value in model.state_dict().items():
             if value.is_floating_point():
                 self.values[key].lerp_(value, weight)
@@ -98,6 +105,7 @@ class Trainer:
         self.step = self.phase_index = self.phase_step = 0
         self.phase_seconds = self.total_seconds = 0.0
         self.samples = 0
+        self.cold_steps = 0
         self.path = args.out / "last.pt"
         args.out.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
@@ -111,7 +119,9 @@ class Trainer:
         state = torch.load(self.path, map_location=self.device, weights_only=False)  # our own file
         self.model.load_state_dict(state["model"])
         self.average.values = state["average"]
-        self.optimiser.load_state_dict(state["optimiser"])
+        if "optimiser" in state:  # absent in weights that came back from another machine: those warm up again
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.cold_steps = 10**9
         for name in ("step", "phase_index", "phase_step", "phase_seconds", "total_seconds", "samples"):
             setattr(self, name, state[name])
         self.train.random = np.random.default_rng(self.args.seed + self.step)
@@ -128,7 +138,7 @@ class Trainer:
         temporary.replace(self.path)
 
     def _learning_rate(self, phase: Phase) -> float:
-        warm = min(1.0, (self.phase_step + 1) / max(1, phase.warmup))
+        warm = min(1.0, (min(self.phase_step, self.cold_steps) + 1) / max(1, phase.warmup))
         if phase.lr_end is None:
             return phase.lr * warm
         done = max(self.phase_seconds / 60 / phase.minutes, self.phase_step / phase.steps)
@@ -141,21 +151,20 @@ class Trainer:
             group["lr"] = self._learning_rate(phase)
         x = self.train.batch(phase.batch, phase.crop).to(self.device, non_blocking=True)
         rate = (torch.rand(phase.batch) + torch.arange(phase.batch)) / phase.batch
-        rate = rate.to(self.device)
+        rate = rate.pow(phase.low_rates).to(self.device)
         ratio = phase.lambda_high / phase.lambda_low
         weight = phase.lambda_low * ratio**rate
         with torch.autocast(self.device.type, torch.bfloat16):
             x_hat, bits = self.model(x, rate, phase.noisy)
             loss_d, parts = distortion(x, x_hat)
         bpp = bits / phase.crop**2
-        # Dividing by the weight's root balances the samples' gradients across rates.
-        loss = ((bpp + weight * loss_d) / weight.sqrt()).mean()
+        loss = ((bpp + weight * loss_d) / weight**phase.balance).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 4.0)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), phase.clip)
         if torch.isfinite(norm):
             self.optimiser.step()
-            self.average.update(self.model, self.step)
+            self.average.update(self.model, self.step, phase.ema)
         low = bpp[: phase.batch // 2].mean().item()
         logs = {"loss": loss.item(), "bpp": bpp.mean().item(), "bpp_low": low, "norm": norm.item()}
         return logs | {name: part.mean().item() for name, part in parts.items()}
@@ -176,6 +185,7 @@ class Trainer:
                 for name, value in self.train_step(phase, distortion).items():
                     sums[name] = sums.get(name, 0.0) + value
                 self.step += 1
+                self.cold_steps += 1
                 self.phase_step += 1
                 self.samples += phase.batch
                 spent = time.time() - begun

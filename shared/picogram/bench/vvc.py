@@ -28,6 +28,7 @@ from picogram.errors import CorruptBitstream, ModelMissing
 
 PRESET = "medium"
 MAX_QP = 63
+MIN_QP = 10  # below, ffmpeg fails on files larger than the samples
 _PEAK = 1023
 _KR, _KB = 0.2126, 0.0722
 _TIMEOUT_S = 600
@@ -84,7 +85,7 @@ class VvcCodec:
     """VVC at a constant QP; quality is 63 - QP. ModelMissing where no encoder is to be had."""
 
     name = "vvc"
-    qualities = range(MAX_QP + 1)
+    qualities = range(MAX_QP - MIN_QP + 1)
     budgeted = False
 
     def __init__(self) -> None:
