@@ -87,7 +87,7 @@ def decode(picogram: Picogram) -> Image.Image:
 def largest_rate(estimate: Callable[[int], float], budget: int, pixels: int = 1 << 18) -> int | None:
     """Largest rate index whose estimated size fits, None if none does; each estimate costs a pass of the prior.
 
-    Starts where a typical picture of ``pixels`` would be and follows the logarithm of the size: by the typical slope until
+    Starts where a typical picture of ``pixels`` would be and follows the logarithm of the size: by a typical slope until
     there is a size on either side, by secants after that. Stops within half a percent below the budget.
     """
     low, high = -1, RATE_COUNT
