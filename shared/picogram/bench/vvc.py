@@ -52,7 +52,7 @@ def from_planes(luma: NDArray[np.uint16], cb: NDArray[np.uint16], cr: NDArray[np
     """The inverse of ``to_planes`` but for the padding."""
     size = luma.shape[1], luma.shape[0]
     y = luma.astype(np.float32) / _PEAK
-    u, v = (_enlarge(c.astype(np.float32) / _PEAK - 0.5, size) for c in (cb, cr))
+    u, v = (_enlarge(np.asarray(c / _PEAK - 0.5, np.float32), size) for c in (cb, cr))
     red, blue = y + 2 * (1 - _KR) * v, y + 2 * (1 - _KB) * u
     green = (y - _KR * red - _KB * blue) / (1 - _KR - _KB)
     rgb = np.stack([red, green, blue], -1)
