@@ -88,6 +88,19 @@ class Average:
                 self.values[key].lerp_(value, weight)
 
 
+SPEEDS = {"index_base": 100.0, "hyper_index": 100.0, "hyper_mean": 20.0, "log_gain": 10.0, "table": 5.0, "rate_shift": 5.0}
+"""Learning rate multipliers of tables: Adam moves every parameter by about its rate a step, whatever its unit, and
+scale indices count to 63."""
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Parameters by learning rate multiplier."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault(SPEEDS.get(name.rsplit(".", 1)[-1], 1.0), []).append(parameter)
+    return [{"params": params, "speed": speed} for speed, params in groups.items()]
+
+
 class Trainer:
     """Model, optimiser and everything a resumed run needs."""
 
@@ -101,7 +114,7 @@ class Trainer:
         self.model.start_from_klt(*self._klt())
         self.model = self.model.to(self.device, memory_format=torch.channels_last)
         self.average = Average(self.model)
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), weight_decay=0.0, fused=True)
+        self.optimiser = torch.optim.AdamW(parameter_groups(self.model), weight_decay=0.0, fused=True)
         self.step = self.phase_index = self.phase_step = 0
         self.phase_seconds = self.total_seconds = 0.0
         self.samples = 0
@@ -148,7 +161,7 @@ class Trainer:
     def train_step(self, phase: Phase, distortion: Distortion) -> dict[str, float]:
         """One optimiser step; returns means for the log."""
         for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate(phase)
+            group["lr"] = group["speed"] * self._learning_rate(phase)
         x = self.train.batch(phase.batch, phase.crop).to(self.device, non_blocking=True)
         rate = (torch.rand(phase.batch) + torch.arange(phase.batch)) / phase.batch
         rate = rate.pow(phase.low_rates).to(self.device)
