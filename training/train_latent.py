@@ -33,7 +33,8 @@ class Phase:
     """One stretch of training with fixed settings; ends after ``minutes`` of training time or ``steps``.
 
     ``balance``: each sample's loss is divided by lambda to this power, so that coarse rates are heard beside fine ones.
-    ``low_rates``: sampled rates are raised to this power; above 1 favours coarse ones.
+    ``low_rates``: sampled rates are raised to this power; above 1 favours coarse ones. ``rate_only``: the prior alone
+    learns, from rounded latents, which is what files hold. ``from_average``: the phase starts from the averaged weights.
     """
 
     lr: float = 4e-4
@@ -50,6 +51,8 @@ class Phase:
     clip: float = 4.0
     ema: float = 0.999
     noisy: bool = True
+    rate_only: bool = False
+    from_average: bool = False
     freeze: list[str] = field(default_factory=list)
     loss: dict[str, float] = field(default_factory=dict)
 
@@ -88,7 +91,16 @@ class Average:
                 self.values[key].lerp_(value, weight)
 
 
-SPEEDS = {"index_base": 100.0, "hyper_index": 100.0, "hyper_mean": 20.0, "log_gain": 10.0, "table": 5.0, "rate_shift": 5.0}
+PAUSE = 30.0
+"""Seconds: a step that seems to take longer was a process on hold, and is not counted in full."""
+SPEEDS = {
+    "index_base": 100.0,
+    "hyper_index": 100.0,
+    "hyper_mean": 20.0,
+    "log_gain": 10.0,
+    "table": 5.0,
+    "rate_shift": 5.0,
+}
 """Learning rate multipliers of tables: Adam moves every parameter by about its rate a step, whatever its unit, and
 scale indices count to 63."""
 
@@ -168,8 +180,14 @@ class Trainer:
         ratio = phase.lambda_high / phase.lambda_low
         weight = phase.lambda_low * ratio**rate
         with torch.autocast(self.device.type, torch.bfloat16):
-            x_hat, bits = self.model(x, rate, phase.noisy)
-            loss_d, parts = distortion(x, x_hat)
+            if phase.rate_only:
+                with torch.no_grad():
+                    y = self.model.analysis(x, rate).float() * self.model.gain(rate)
+                bits = self.model.prior(y, rate, noisy=False)[1]
+                loss_d, parts = torch.zeros_like(bits), {}
+            else:
+                x_hat, bits = self.model(x, rate, phase.noisy)
+                loss_d, parts = distortion(x, x_hat)
         bpp = bits / phase.crop**2
         loss = ((bpp + weight * loss_d) / weight**phase.balance).mean()
         self.optimiser.zero_grad(set_to_none=True)
@@ -187,6 +205,8 @@ class Trainer:
         saved = time.time()
         while self.phase_index < len(self.phases) and time.time() < until:
             phase = self.phases[self.phase_index]
+            if phase.from_average and not self.phase_step:
+                self.model.load_state_dict(self.average.values)
             for name, parameter in self.model.named_parameters():
                 parameter.requires_grad_(not any(name.startswith(f) for f in phase.freeze))
             loss_names = {f.name for f in fields(LossWeights)}
@@ -201,7 +221,7 @@ class Trainer:
                 self.cold_steps += 1
                 self.phase_step += 1
                 self.samples += phase.batch
-                spent = time.time() - begun
+                spent = min(time.time() - begun, PAUSE)
                 self.phase_seconds += spent
                 self.total_seconds += spent
                 if self.step % self.args.log_every == 0:
