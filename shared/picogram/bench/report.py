@@ -174,7 +174,8 @@ def table(report: Report) -> Table:
     made = Table(
         title=f"Means over {len(report.pictures)} images", caption=_LEGEND, box=SIMPLE, padding=(0, 1, 0, 0)
     )
-    for column in _COLUMNS:
+    shown = [index for index, column in enumerate(_COLUMNS) if column != "bytes"]  # fits 80 columns
+    for column in (_COLUMNS[index] for index in shown):
         made.add_column(
             column, justify="left" if column in ("codec", "notes") else "right", no_wrap=column != "notes"
         )
@@ -183,7 +184,7 @@ def table(report: Report) -> Table:
         if previous and cells[0] != previous:
             made.add_section()
         previous = cells[0]
-        made.add_row(*cells)
+        made.add_row(*(cells[index] for index in shown))
     return made
 
 
