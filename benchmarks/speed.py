@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib
 import io
 import json
 import os
@@ -63,10 +62,66 @@ def median(action: Callable[[], Any], repeats: int) -> float:
     return statistics.median(times)
 
 
-def stages() -> dict[str, float]:
-    """Seconds by stage of the last call, where ``picogram.latent.codec.last_timings`` exists."""
-    timings = getattr(importlib.import_module("picogram.latent.codec"), "last_timings", None)
-    return dict(timings()) if timings else {}
+def stages(image: Image.Image, coded: bytes, repeats: int) -> dict[str, float]:
+    """Seconds by stage: the networks, the integer prior with the coder, and the range coder by itself."""
+    import torch
+
+    from picogram.bitstream import parse
+    from picogram.latent.codec import load_codec
+    from picogram.latent.coding import decode_latents, encode_latents
+
+    codec, file, pixels = load_codec(), parse(coded), np.asarray(image)
+    rate, string = file.latent[0], file.latent[1:]
+    with torch.inference_mode():
+        analysed = codec.analyse(pixels)
+        y, z = codec._latents(analysed, rate)
+        size = analysed.height, analysed.width
+        runs = _runs(codec, y, z, rate)
+        return {
+            "analysis": median(lambda: codec._latents(codec.analyse(pixels), rate), repeats),
+            "prior_and_coder_encode": median(lambda: encode_latents(codec.prior, y, z, [rate]), repeats),
+            "prior_and_coder_decode": median(
+                lambda: decode_latents(codec.prior, [string], [rate], *size), repeats
+            ),
+            "range_coder_encode": median(lambda: _put(runs), repeats),
+            "range_coder_decode": median(lambda: _get(string, runs), repeats),
+        }
+
+
+def _runs(codec: Any, y: Any, z: Any, rate: int) -> list[tuple[Any, Any]]:
+    """Every run of symbols of a file and its table, in coding order."""
+    from picogram.latent import coding
+
+    found: list[tuple[Any, Any]] = []
+
+    class Recorder(coding.RangeEncoder):
+        def put(self, symbols: Any, table: Any) -> None:
+            found.append((symbols, table))
+
+    original = coding.RangeEncoder
+    try:
+        coding.RangeEncoder = Recorder  # type: ignore[misc]
+        coding.encode_latents(codec.prior, y, z, [rate])
+    finally:
+        coding.RangeEncoder = original  # type: ignore[misc]
+    return found
+
+
+def _put(runs: list[tuple[Any, Any]]) -> bytes:
+    from picogram.bitstream.rangecoder import RangeEncoder
+
+    encoder = RangeEncoder()
+    for symbols, table in runs:
+        encoder.put(symbols, table)
+    return encoder.finish()
+
+
+def _get(string: bytes, runs: list[tuple[Any, Any]]) -> None:
+    from picogram.bitstream.rangecoder import RangeDecoder
+
+    decoder = RangeDecoder(string)
+    for symbols, table in runs:
+        decoder.get(len(symbols), table)
 
 
 def avif_encode(image: Image.Image) -> bytes:
@@ -89,9 +144,8 @@ def warm(image: Image.Image, repeats: int) -> dict[str, Any]:
     found: dict[str, Any] = {"bytes": len(coded), "avif_bytes": len(coded_avif)}
     found["encode_budget"] = median(lambda: picogram.encode(image, bytes=limit), repeats)
     found["encode_quality"] = median(lambda: picogram.encode(image, quality=35), repeats)
-    found["encode_stages"] = stages()
+    found["stages"] = stages(image, coded, repeats)
     found["decode"] = median(lambda: picogram.decode(coded), repeats)
-    found["decode_stages"] = stages()
     found["avif_encode"] = median(lambda: avif_encode(image), repeats)
     found["avif_decode"] = median(lambda: avif_decode(coded_avif), repeats)
     for action in ("encode_budget", "encode_quality", "decode"):

@@ -149,10 +149,13 @@ def test_bench_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("set").mkdir()
     assert main(["bench", "set", "--out", "o", "--codecs", "jpeg, webp", "--limit", "3"]) == 0
     assert main(["bench", "set"]) == 0
+    assert main(["bench", "set", "--bpps", "0.02,0.05", "--reuse", "old.json"]) == 0
     assert calls == [
-        (Path("set"), Path("o"), ["jpeg", "webp"], 3),
-        (Path("set"), Path("bench-results"), None, None),
+        (Path("set"), Path("o"), ["jpeg", "webp"], 3, None, None),
+        (Path("set"), Path("bench-results"), None, None, None, None),
+        (Path("set"), Path("bench-results"), None, None, [0.02, 0.05], Path("old.json")),
     ]
+    assert main(["bench", "set", "--bpps", "low"]) == 2
 
 
 def test_models_are_listed_and_pulled(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -173,16 +173,28 @@ def bench(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first N images.", show_default=False)
     ] = None,
+    bpps: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated rates. Default: 0.0075,0.015,0.03,0.05,0.1.", show_default=False),
+    ] = None,
+    reuse: Annotated[
+        Path | None,
+        typer.Option(help="results.json whose rows of other codecs are taken over.", show_default=False),
+    ] = None,
 ) -> int:
     """Compare Picogram with other codecs at equal size."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder")
     names = [name.strip() for name in codecs.split(",") if name.strip()] if codecs else None
     try:
+        rates = [float(rate) for rate in bpps.split(",")] if bpps else None
+    except ValueError as error:
+        raise UsageError(f"--bpps takes numbers with commas between them, not {bpps}") from error
+    try:
         from picogram.bench.command import bench as run_bench
     except ModuleNotFoundError as error:
         raise missing_extra(f"the benchmark (no module {error.name})", "bench") from error
-    run_bench(folder, out, names, limit)
+    run_bench(folder, out, names, limit, rates, reuse)
     return 0
 
 
