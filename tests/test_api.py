@@ -41,13 +41,17 @@ def test_random_budgets_are_never_exceeded_and_nearly_used(photos: list[Image.Im
     rng = np.random.default_rng(2)
     shortfalls = []
     for photo in photos:
-        pixels = photo.width * photo.height
+        coarsest, finest = (len(picogram.encode(photo, quality=q)) for q in (0, 100))
         for _ in range(5):
-            budget = int(np.exp(rng.uniform(np.log(0.012), np.log(0.15))) * pixels / 8)
+            budget = int(np.exp(rng.uniform(np.log(coarsest), np.log(finest))))
             data = picogram.encode(photo, bytes=budget)
             assert len(data) <= budget
             shortfalls.append(1 - len(data) / budget)
     assert np.mean(shortfalls) < 0.03  # pictures of 60,000 pixels: one byte is already half a percent
+
+
+def test_budgets_beyond_the_finest_rate_get_the_finest_file(photo: Image.Image) -> None:
+    assert picogram.encode(photo, bytes=10**6) == picogram.encode(photo, quality=100)
 
 
 def test_more_bytes_give_a_better_picture(photo: Image.Image) -> None:
