@@ -4,7 +4,8 @@
 
     python benchmarks/budgets.py FOLDER --count 200 --json benchmarks/results/budgets.json
 
-Random budgets between 0.008 and 0.05 bits per pixel (log-uniform; every Kodak picture reaches these) on the pictures of a folder, in turn.
+Random budgets between 0.008 and 0.05 bits per pixel (log-uniform) on the pictures of a folder, in turn. Every Kodak
+picture reaches these; beyond the finest rate of a picture its finest file is written.
 """
 
 from __future__ import annotations
