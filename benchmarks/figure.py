@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The README's picture: original, AVIF and Picogram at equal file bytes.
 
-    python benchmarks/figure.py KODAK --bpp 0.02 --out docs/images/side-by-side.jpg
+    python benchmarks/figure.py KODAK --out docs/images/side-by-side.jpg
 
 AVIF is given the better of full and half size by LPIPS, as in the benchmark.
 """
@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--bpp", type=float, default=0.02)
+    parser.add_argument("--bpp", type=float, default=0.04)
     args = parser.parse_args()
     backbones = Backbones(weights.require())
     rows = [row(args.folder / name, args.bpp, backbones) for name in PICTURES]
