@@ -41,7 +41,7 @@ START_SECONDS = 180
 
 Metrics = dict[str, float]
 Measure = Callable[[Image.Image, Image.Image], Metrics]
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 110)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from picogram.latent.coding import decode_latents, encode_latents
 from picogram.latent.model import LatentCodec
 from picogram.latent.prior import bounded
 from picogram.latent.transforms import interpolate_anchors, klt_of_patches
+from training.adversary import Adversary
 from training.export_latent import counts_of, export, load_checkpoint
 from training.lent_gpu import read_parts, write_parts
 from training.losses import Distortion, LossWeights
@@ -47,7 +48,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(crops: Path, out: Path) -> argparse.Namespace:
     recipe = out / "recipe.json"
     out.mkdir(exist_ok=True)
-    phase = {"steps": 4, "batch": 2, "crop": 64, "loss": {"mse": 100, "lpips_alex": 0}}
+    phase = {"steps": 4, "batch": 2, "crop": 64, "adversarial": 0.1, "loss": {"mse": 100, "lpips_alex": 0}}
     recipe.write_text(json.dumps({"phases": [phase]}))
     return argparse.Namespace(
         recipe=recipe,
@@ -104,6 +105,22 @@ def test_weights_come_back_from_a_lent_machine_in_small_parts(tmp_path: Path) ->
     assert back["step"] == 7
     for name, value in model.state_dict().items():
         assert torch.allclose(back["average"][name], value, atol=1e-2, rtol=1e-3)  # type: ignore[index]
+
+
+def test_the_adversary_learns_to_tell_pictures_apart_and_the_codec_feels_it() -> None:
+    torch.manual_seed(0)
+    adversary = Adversary(8, torch.device("cpu"), lr=1e-3)
+    x, y = torch.rand(4, 3, 32, 32), torch.randn(4, 8, 2, 2)
+    flat = torch.full_like(x, 0.5)
+    losses = [adversary.learn(x, flat, y) for _ in range(40)]
+    assert losses[-1] < 0.7 * losses[0]
+    guess = flat.clone().requires_grad_()
+    fooling = adversary.fooling(guess, y)
+    assert fooling.shape == (4,)
+    fooling.sum().backward()
+    assert guess.grad is not None
+    assert float(guess.grad.abs().sum()) > 0
+    assert adversary.fooling(x, y).mean().item() < fooling.mean().item()
 
 
 def test_squared_error_grows_with_the_error() -> None:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from picogram.latent.model import LatentCodec
 from picogram.latent.transforms import klt_of_patches
+from training.adversary import Adversary
 from training.losses import Distortion, LossWeights
 
 
@@ -35,6 +36,7 @@ class Phase:
     ``balance``: each sample's loss is divided by lambda to this power, so that coarse rates are heard beside fine ones.
     ``low_rates``: sampled rates are raised to this power; above 1 favours coarse ones. ``rate_only``: the prior alone
     learns, from rounded latents, which is what files hold. ``from_average``: the phase starts from the averaged weights.
+    ``adversarial``: weight of the conditional patch discriminator beside the other distortions.
     """
 
     lr: float = 4e-4
@@ -52,6 +54,7 @@ class Phase:
     ema: float = 0.999
     noisy: bool = True
     rate_only: bool = False
+    adversarial: float = 0.0
     from_average: bool = False
     freeze: list[str] = field(default_factory=list)
     loss: dict[str, float] = field(default_factory=dict)
@@ -127,6 +130,7 @@ class Trainer:
         self.model = self.model.to(self.device, memory_format=torch.channels_last)
         self.average = Average(self.model)
         self.optimiser = torch.optim.AdamW(parameter_groups(self.model), weight_decay=0.0, fused=True)
+        self.adversary = Adversary(self.model.log_gain.shape[1], self.device)
         self.step = self.phase_index = self.phase_step = 0
         self.phase_seconds = self.total_seconds = 0.0
         self.samples = 0
@@ -144,6 +148,8 @@ class Trainer:
         state = torch.load(self.path, map_location=self.device, weights_only=False)  # our own file
         self.model.load_state_dict(state["model"])
         self.average.values = state["average"]
+        if "adversary" in state:
+            self.adversary.load(state["adversary"])
         if "optimiser" in state:  # absent in weights that came back from another machine: those warm up again
             self.optimiser.load_state_dict(state["optimiser"])
             self.cold_steps = 10**9
@@ -157,7 +163,7 @@ class Trainer:
         names = ("step", "phase_index", "phase_step", "phase_seconds", "total_seconds", "samples")
         state: dict[str, Any] = {name: getattr(self, name) for name in names}
         state |= {"model": self.model.state_dict(), "average": self.average.values}
-        state["optimiser"] = self.optimiser.state_dict()
+        state |= {"optimiser": self.optimiser.state_dict(), "adversary": self.adversary.state()}
         temporary = self.path.with_suffix(".tmp")
         torch.save(state, temporary)
         temporary.replace(self.path)
@@ -186,8 +192,12 @@ class Trainer:
                 bits = self.model.prior(y, rate, noisy=False)[1]
                 loss_d, parts = torch.zeros_like(bits), {}
             else:
-                x_hat, bits = self.model(x, rate, phase.noisy)
+                y_hat, bits = self.model.latents(x, rate, phase.noisy)
+                x_hat = self.model.synthesis(y_hat, rate).float()
                 loss_d, parts = distortion(x, x_hat)
+                if phase.adversarial:
+                    parts["fooling"] = self.adversary.fooling(x_hat, y_hat)
+                    loss_d = loss_d + phase.adversarial * parts["fooling"]
         bpp = bits / phase.crop**2
         loss = ((bpp + weight * loss_d) / weight**phase.balance).mean()
         self.optimiser.zero_grad(set_to_none=True)
@@ -196,6 +206,8 @@ class Trainer:
         if torch.isfinite(norm):
             self.optimiser.step()
             self.average.update(self.model, self.step, phase.ema)
+        if phase.adversarial:
+            parts["hinge"] = torch.tensor(self.adversary.learn(x, x_hat, y_hat))
         low = bpp[: phase.batch // 2].mean().item()
         logs = {"loss": loss.item(), "bpp": bpp.mean().item(), "bpp_low": low, "norm": norm.item()}
         return logs | {name: part.mean().item() for name, part in parts.items()}

@@ -47,7 +47,11 @@ class LatentCodec(nn.Module):
 
     def forward(self, x: Tensor, rate: Tensor, noisy: bool = True) -> tuple[Tensor, Tensor]:
         """``x [B, 3, H, W] 0..1`` (sides multiples of 64), ``rate [B] 0..1``: ``x_hat`` and bits ``[B]``."""
+        y_hat, bits = self.latents(x, rate, noisy)
+        return self.synthesis(y_hat, rate).float(), bits
+
+    def latents(self, x: Tensor, rate: Tensor, noisy: bool = True) -> tuple[Tensor, Tensor]:
+        """What the decoder gets, ``[B, C, H/16, W/16]`` with gains undone, and bits ``[B]``."""
         gain = self.gain(rate)
-        y = self.analysis(x, rate).float() * gain
-        y_hat, bits = self.prior(y, rate, noisy)
-        return self.synthesis(y_hat / gain, rate).float(), bits
+        y_hat, bits = self.prior(self.analysis(x, rate).float() * gain, rate, noisy)
+        return y_hat / gain, bits
