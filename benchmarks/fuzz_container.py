@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import random
 import sys
 import time
@@ -115,7 +116,7 @@ def decode(data: bytes) -> object:
     return picogram.decode(data, limits=DECODE_LIMITS)
 
 
-def plain(corpus: list[bytes], mutations: int, decode_share: float, seed: int) -> int:
+def plain(corpus: list[bytes], mutations: int, decode_share: float, seed: int, out: Path | None) -> int:
     """Mutate, parse, sometimes decode; prints a table and returns the number of failures."""
     rng = random.Random(seed)
     outcomes: Counter[tuple[str, str, str]] = Counter()
@@ -139,6 +140,12 @@ def plain(corpus: list[bytes], mutations: int, decode_share: float, seed: int) -
     print_table(outcomes)
     print(f"{mutations} mutations of {len(corpus)} files in {time.perf_counter() - start:.1f} s, seed {seed}")
     print(f"slowest parse {slowest * 1000:.2f} ms; {failures} escaped")
+    if out:
+        totals: Counter[str] = Counter()
+        for (verb, _, result), count in outcomes.items():
+            totals[f"{verb}: {result}"] += count
+        facts = {"mutations": mutations, "files": len(corpus), "seed": seed, "escaped": failures}
+        out.write_text(json.dumps(facts | {"outcomes": dict(sorted(totals.items()))}, indent=1) + "\n")
     return failures + (slowest > SLOW_PARSE_S)
 
 
@@ -181,13 +188,14 @@ def main() -> None:
     parser.add_argument("--decode-share", type=float, default=0.002, help="share of files decoded too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--golden", type=Path, default=GOLDEN)
+    parser.add_argument("--json", type=Path, help="write the totals there")
     parser.add_argument("--atheris", nargs=argparse.REMAINDER, help="the rest is libFuzzer's")
     given = parser.parse_args()
     corpus = load_corpus(given.golden)
     if given.atheris is not None:
         atheris_main(corpus, given.atheris)
         return
-    sys.exit(1 if plain(corpus, given.mutations, given.decode_share, given.seed) else 0)
+    sys.exit(1 if plain(corpus, given.mutations, given.decode_share, given.seed, given.json) else 0)
 
 
 if __name__ == "__main__":
