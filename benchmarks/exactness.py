@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from safetensors.torch import load_file
 
-from picogram.latent.codec import PhotoCodec
+from picogram.latent.codec import PhotoCodec, load_codec, prior_tensors
 from picogram.latent.coding import decode_latents, encode_latents
 from picogram.latent.exact_prior import ExactPrior
 from picogram.models import DEFAULT_LATENT, latent_weights
@@ -71,9 +71,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    codec = PhotoCodec()
+    codec = load_codec()
     tensors = load_file(latent_weights(DEFAULT_LATENT))
-    integers = {k.removeprefix("prior."): v for k, v in tensors.items() if k.startswith("prior.")}
+    integers = prior_tensors(tensors)
     others = [ExactPrior(integers, codec.prior.config, kernel) for kernel in ("float32", "int64")]
     rng, begun, checks, wrong = np.random.default_rng(1), time.time(), 0, 0
     batches = -(-args.images // BATCH)

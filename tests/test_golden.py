@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import picogram
 from picogram.bitstream import parse
 from picogram.exact import Kernel
-from picogram.latent.codec import load_codec
+from picogram.latent.codec import load_codec, prior_tensors
 from picogram.latent.coding import decode_latents
 from picogram.latent.exact_prior import ExactPrior
 from picogram.models import latent_weights
@@ -60,8 +60,7 @@ def test_kernels_and_batches_of_eight_decode_golden_files_alike(name: str, kerne
     file = parse(read(name))
     codec = load_codec(file.header.model)
     tensors = load_file(latent_weights(file.header.model))
-    integers = {k.removeprefix("prior."): v for k, v in tensors.items() if k.startswith("prior.")}
-    prior = ExactPrior(integers, codec.prior.config, kernel)
+    prior = ExactPrior(prior_tensors(tensors), codec.prior.config, kernel)
     width, height = (-(-side // 16) for side in file.header.coded_size)
     batch = decode_latents(prior, [file.latent[1:]] * 8, [file.latent[0]] * 8, height, width)
     expected = latent_integers(read(name))

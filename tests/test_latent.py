@@ -19,7 +19,7 @@ from picogram.errors import CorruptBitstream
 from picogram.exact import Kernel
 from picogram.latent import codec as codec_module
 from picogram.latent import tiling
-from picogram.latent.codec import ANALYSIS_HALO, SYNTHESIS_HALO, PhotoCodec, load_codec
+from picogram.latent.codec import ANALYSIS_HALO, SYNTHESIS_HALO, PhotoCodec, load_codec, prior_tensors
 from picogram.latent.coding import decode_latents, encode_latents, estimate_bits
 from picogram.latent.exact_prior import ExactPrior
 from picogram.latent.prior import code_length, scale_of_index
@@ -67,8 +67,7 @@ def test_other_kernels_decode_the_same_latent(codec: PhotoCodec, photo: Image.Im
     from safetensors.torch import load_file
 
     tensors = load_file(latent_weights(DEFAULT_LATENT))
-    prior = {k.removeprefix("prior."): v for k, v in tensors.items() if k.startswith("prior.")}
-    other = ExactPrior(prior, codec.prior.config, kernel)
+    other = ExactPrior(prior_tensors(tensors), codec.prior.config, kernel)
     y, z = latents(codec, photo, 150)
     strings, expected = encode_latents(codec.prior, y, z, [150])
     assert torch.equal(decode_latents(other, strings, [150], *y.shape[2:]), expected)

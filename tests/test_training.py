@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import synthetic
 
+from picogram.latent.codec import PhotoCodec
 from picogram.latent.coding import decode_latents, encode_latents
 from picogram.latent.model import LatentCodec
 from picogram.latent.prior import bounded
@@ -27,7 +28,6 @@ from training.lent_gpu import read_parts, write_parts
 from training.losses import Distortion, LossWeights
 from training.pack import pack
 from training.train_latent import Crops, Trainer
-from training.validate import from_tensors
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_stopped_run_resumes_and_its_export_codes_pictures(crops: Path, tmp_pa
 
     model, counters = load_checkpoint(args.out / "last.pt")
     assert counters["samples"] == 8
-    codec = from_tensors(export(model, Crops(crops, "train", 7), batches=1))
+    codec = PhotoCodec(export(model, Crops(crops, "train", 7), batches=1), model=0)
     with torch.inference_mode():
         y, z = codec._latents(codec.analyse(np.asarray(synthetic(1, 80, 64))), 128)
     strings, expected = encode_latents(codec.prior, y, z, [128])

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from picogram.bitstream.rangecoder import TOTAL
 from picogram.exact import ACTIVATION_MAX, FRACTION_BITS
-from picogram.latent.coding import quantise
+from picogram.latent.coding import walk_values
 from picogram.latent.exact_prior import ONE, RATE_COUNT, ExactPrior
 from picogram.latent.model import LatentCodec
 from picogram.latent.prior import SCALE_COUNT, Prior, scale_of_index
@@ -108,7 +108,7 @@ def measure_tables(model: LatentCodec, exact: ExactPrior, crops: Crops, batches:
     reach = exact.reach
     histograms = [torch.zeros(2 * r + 1, dtype=torch.float64) for r in reach]
 
-    def collect(residual: Tensor, index: Tensor) -> None:
+    def collect(_: int, residual: Tensor, index: Tensor) -> None:
         for i in index.unique().tolist():
             chosen = residual[index == i] + reach[i]
             histograms[i] += torch.bincount(chosen, minlength=2 * reach[i] + 1)
@@ -119,17 +119,7 @@ def measure_tables(model: LatentCodec, exact: ExactPrior, crops: Crops, batches:
         rate = torch.tensor(rates) / (RATE_COUNT - 1)
         y = model.analysis(x, rate) * model.gain(rate)
         z = model.prior.hyper_analysis(y)
-        height, width = y.shape[2:]
-        rows_z, rows_y = (v.permute(0, 2, 3, 1).reshape(-1, v.shape[1]) for v in (z, y))
-        step = exact.hyper_step(rates, len(rows_z) // 8)
-        residual = quantise(exact, rows_z, step)
-        collect(residual, step.index)
-        hyper = exact.hyper_synthesis(residual * ONE + step.mean, rates, height, width)
-        for part in exact.passes(hyper, rates, height, width):
-            rows = rows_y[part.order, part.start : part.start + part.size]
-            residual = quantise(exact, rows, part.step)
-            collect(residual, part.step.index)
-            part.reveal(residual)
+        walk_values(exact, y, z, rates, collect)
     return histograms
 
 

@@ -20,9 +20,7 @@ import torch
 from PIL import Image
 
 from picogram.bitstream import Header, Picogram, Profile, serialise
-from picogram.latent import codec as codec_module
 from picogram.latent.codec import PhotoCodec
-from picogram.latent.exact_prior import ExactPrior
 from picogram.metrics.perceptual import load_dists, load_lpips
 from training.export_latent import export, load_checkpoint
 from training.pack import HOLD_OUT, read_source
@@ -50,20 +48,7 @@ def held_out(source: Path, limit: int) -> list[np.ndarray]:
 def codec_of(checkpoint: Path, data: Path, batches: int = 30) -> PhotoCodec:
     """A codec as it would ship, without writing it."""
     model, _ = load_checkpoint(checkpoint)
-    tensors = export(model, Crops(data, "train", 7), batches)
-    return from_tensors(tensors)
-
-
-def from_tensors(tensors: dict[str, torch.Tensor]) -> PhotoCodec:
-    """Build a codec around tensors instead of an installed file."""
-    original = codec_module.load_file, codec_module.latent_weights
-    try:
-        codec_module.load_file = lambda _: tensors  # type: ignore[assignment]
-        codec_module.latent_weights = lambda _: Path()  # type: ignore[assignment]
-        return PhotoCodec(0)
-    finally:
-        codec_module.load_file, codec_module.latent_weights = original
-        assert ExactPrior
+    return PhotoCodec(export(model, Crops(data, "train", 7), batches), model=0)
 
 
 @torch.inference_mode()

@@ -35,6 +35,7 @@ ANALYSIS_HALO = 8
 SYNTHESIS_HALO = 16
 """Latent positions that a network sees beyond a tile; at least its reach (checked by a test)."""
 _PAD = STRIDE * HYPER_FACTOR
+_PRIOR = "prior."
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,16 @@ class Analysed:
 class PhotoCodec:
     """One latent model, ready to code pictures; stateless, so safe to share between threads."""
 
-    def __init__(self, model: int = DEFAULT_LATENT) -> None:
-        tensors = load_file(latent_weights(model))
+    def __init__(self, tensors: dict[str, Tensor], model: int) -> None:
+        """``tensors``: a shipped model's; ``model``: its id."""
         net = LatentCodec().requires_grad_(False).eval()
-        exact = {k.removeprefix("prior."): v for k, v in tensors.items() if k.startswith("prior.")}
-        floats = {
-            k.replace("hyper_analysis.", "prior.", 1): v
-            for k, v in unpack_floats(tensors).items()
-            if not k.startswith("prior.")
-        }
-        net.load_state_dict(floats, strict=False)
+        floats = unpack_floats({k: v for k, v in tensors.items() if not k.startswith(_PRIOR)})
+        net.load_state_dict(
+            {k.replace("hyper_analysis.", _PRIOR, 1): v for k, v in floats.items()}, strict=False
+        )
         self.model = model
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.prior = ExactPrior(exact, net.prior.config)
+        self.prior = ExactPrior(prior_tensors(tensors), net.prior.config)
 
     @torch.inference_mode()
     def analyse(self, picture: Pixels) -> Analysed:
@@ -130,6 +128,11 @@ class PhotoCodec:
         return picture[:height, :width]
 
 
+def prior_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The integers of a shipped model, as ``ExactPrior`` takes them."""
+    return {k.removeprefix(_PRIOR): v for k, v in tensors.items() if k.startswith(_PRIOR)}
+
+
 def unpack_floats(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Undo the storage format of the float networks: int8 with a scale per output channel (``NAME.scale``), or fp16."""
     unpacked = {}
@@ -144,5 +147,5 @@ def unpack_floats(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @lru_cache(maxsize=2)
 def load_codec(model: int = DEFAULT_LATENT) -> PhotoCodec:
-    """A cached codec."""
-    return PhotoCodec(model)
+    """An installed model's codec, cached."""
+    return PhotoCodec(load_file(latent_weights(model)), model)

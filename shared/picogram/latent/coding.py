@@ -73,35 +73,24 @@ def encode_latents(prior: ExactPrior, y: Tensor, z: Tensor, rates: list[int]) ->
     Also returns what a decoder must find, as ``decode_latents`` does.
     """
     encoders = [RangeEncoder() for _ in rates]
-    y_hat = _walk_values(prior, y, z, rates, lambda i, r, index: put_residuals(encoders[i], prior, r, index))
+    y_hat = walk_values(prior, y, z, rates, lambda i, r, index: put_residuals(encoders[i], prior, r, index))
     return [encoder.finish() for encoder in encoders], y_hat
 
 
 def estimate_bits(prior: ExactPrior, y: Tensor, z: Tensor, rate: int) -> float:
     """Ideal code length of one image, within rounding what ``encode_latents`` would write."""
     total = 0.0
-    lengths = _code_lengths(prior)
-    offset = max(prior.reach)
+    lengths, offset = prior.code_lengths, max(prior.reach)
 
     def add(_: int, residual: Tensor, index: Tensor) -> None:
         nonlocal total
         total += float(lengths[index.flatten(), residual.flatten() + offset].sum())
 
-    _walk_values(prior, y, z, [rate], add)
+    walk_values(prior, y, z, [rate], add)
     return total
 
 
-def _code_lengths(prior: ExactPrior) -> Tensor:
-    """Bits of residual ``r`` under table ``i`` at ``[i, r + max reach]``."""
-    offset = max(prior.reach)
-    lengths = torch.zeros(len(prior.reach), 2 * offset + 1, dtype=torch.float64)
-    for i, (table, reach) in enumerate(zip(prior.tables, prior.reach, strict=True)):
-        if table is not None:
-            lengths[i, offset - reach : offset + reach + 1] = torch.from_numpy(table.bits())
-    return lengths
-
-
-def _walk_values(
+def walk_values(
     prior: ExactPrior, y: Tensor, z: Tensor, rates: list[int], sink: Callable[[int, Tensor, Tensor], None]
 ) -> Tensor:
     """Quantise in coding order; ``sink`` gets image number, residuals and indices. Returns the decoded latent."""

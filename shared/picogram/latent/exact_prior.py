@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -58,6 +59,16 @@ class ExactPrior:
         self.reach = [int(r) for r in tensors["table_reach"]]
         counts = tensors["table_counts"].to(torch.int64).split([2 * r + 1 for r in self.reach])
         self.tables = [CountTable(c.numpy()) if r else None for c, r in zip(counts, self.reach, strict=True)]
+
+    @cached_property
+    def code_lengths(self) -> Tensor:
+        """Bits of residual ``r`` under table ``i`` at ``[i, r + max(reach)]``; for estimates only."""
+        offset = max(self.reach)
+        lengths = torch.zeros(len(self.reach), 2 * offset + 1, dtype=torch.float64)
+        for i, (table, reach) in enumerate(zip(self.tables, self.reach, strict=True)):
+            if table is not None:
+                lengths[i, offset - reach : offset + reach + 1] = torch.from_numpy(table.bits())
+        return lengths
 
     def at_rate(self, name: str, rates: list[int]) -> Tensor:
         """An anchor table at each image's rate index: ``[B, C] int64``."""

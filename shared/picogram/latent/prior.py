@@ -78,7 +78,7 @@ def checkerboard(like: Tensor) -> Tensor:
 
 
 class Prior(nn.Module):
-    """Rate of a latent, differentiable. ``rate_floor`` is the scale under which nothing is coded."""
+    """Rate of a latent, differentiable."""
 
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()

@@ -60,7 +60,6 @@ def encode_within(picture: Image.Image, budget: int) -> bytes:
 
     Raises BudgetTooSmall, which names the smallest size that would do.
     """
-    smallest = 0
     for halvings in range(MAX_HALVINGS + 1):
         candidate = _candidate(picture, halvings)
         rate = largest_rate(candidate.estimate, budget, candidate.pixels)
@@ -68,10 +67,10 @@ def encode_within(picture: Image.Image, budget: int) -> bytes:
             found = _largest_file(candidate, rate, budget)
             if found is not None:
                 return found
-        smallest = len(candidate.file(0))
-        if smallest <= budget and halvings == MAX_HALVINGS:
-            return candidate.file(0)
-    raise BudgetTooSmall(f"no file of this picture fits {budget} bytes; the smallest has {smallest}")
+    smallest = candidate.file(0)
+    if len(smallest) > budget:
+        raise BudgetTooSmall(f"no file of this picture fits {budget} bytes; the smallest has {len(smallest)}")
+    return smallest
 
 
 def decode(picogram: Picogram) -> Image.Image:
