@@ -1,0 +1,124 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded captioner: EfficientNet-Lite0 sees, the language model writes (after Liu et al., LLaVA, 2023).
+
+    photo ── 224 x 224 ── features: whole picture and 3 x 3 cells ── projector ── 10 embeddings ─┐
+                                                       [soft prompt | picture | start | words ...] ── beam search
+
+Objects come from the same features (``regions``); their details are captions of their crops. This runs on the writing
+side only, so it uses floats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from picogram.errors import ModelDamaged, ModelMissing
+from picogram.latent.codec import unpack_floats
+from picogram.models import weights_folder
+from picogram.models.store import features_file
+from picogram.semantics.description import Description
+from picogram.semantics.features import FeatureNet, Features, preprocess
+from picogram.text.lm.adapted import adapt
+from picogram.text.lm.generate import Search, beam_search
+from picogram.text.lm.load import load_exact_lm, load_tokens, unpack_prompts
+from picogram.text.lm.model import RESIDUAL_BITS, Cache, ExactLM
+from picogram.text.lm.tokens import Tokens
+
+CAPTIONER = 1
+CELLS = 3
+_BATCH = 8
+
+
+class Captioner:
+    """Writes captions of photographs."""
+
+    def __init__(
+        self, model: ExactLM, tokens: Tokens, net: FeatureNet, tensors: dict[str, Tensor], search: Search
+    ) -> None:
+        """``tensors``: as ``training.words.export_captioner`` writes them."""
+        self.tokens, self.net, self.search = tokens, net, search
+        self.prompt = unpack_prompts(tensors)["caption"]
+        self.vocabulary = tensors["vocabulary"].long()
+        floats = unpack_floats(
+            {
+                k: v
+                for k, v in tensors.items()
+                if not k.startswith("prompt.") and k != "vocabulary"
+            }
+        )
+        self.projector = {k.removeprefix("projector."): v for k, v in floats.items() if k.startswith("projector.")}
+        self.model = adapt(model, {k.removeprefix("adapters."): v for k, v in floats.items()})
+
+    @torch.inference_mode()
+    def features(self, pictures: Sequence[Image.Image]) -> Features:
+        """What the network sees in "RGB" pictures of any size."""
+        return self.net(torch.stack([preprocess(p) for p in pictures]))
+
+    def describe(self, pictures: Sequence[Image.Image]) -> list[Description]:
+        """A caption for each "RGB" picture; empty where nothing sensible came out."""
+        found: list[Description] = []
+        for start in range(0, len(pictures), _BATCH):
+            part = pictures[start : start + _BATCH]
+            found += [Description(caption) for caption in self.captions(self.features(part))]
+        return found
+
+    def captions(self, features: Features, starts: Sequence[Sequence[int]] | None = None) -> list[str]:
+        """A sentence for each picture of a batch; ``starts``: tokens each has to begin with, equally many."""
+        starts = starts or [()] * len(features.pooled)
+        seen = torch.cat((features.pooled[:, None], features.tokens(CELLS)), 1)
+        x = torch.round(self._project(seen).double() * 2.0**RESIDUAL_BITS)
+        room = self.prompt.shape[2] + x.shape[1] + self.search.longest + 1
+        cache = Cache(self.model.config, len(x), room)
+        for row in range(len(x)):
+            cache.preset(row, self.prompt)
+        self.model.forward(x, cache)
+        texts = beam_search(self.model, cache, self.vocabulary, self.search, starts)
+        return [sentence(self.tokens.join(ids)) if ids else "" for ids in texts]
+
+    def _project(self, seen: Tensor) -> Tensor:
+        """The trained ``FeatureProjector``: ``[B, n, 1280]`` to ``[B, n, width]``."""
+        p = self.projector
+        x = F.layer_norm(seen, seen.shape[-1:], p["norm.weight"], p["norm.bias"])
+        x = F.gelu(F.linear(x, p["first.weight"], p["first.bias"]) + p["place"])
+        x = F.linear(x, p["second.weight"], p["second.bias"])
+        return F.layer_norm(x, x.shape[-1:]) * p["scale"]
+
+
+def sentence(text: str) -> str:
+    """A caption as people write it: no space before punctuation, a capital first. Looping or wordless text gives "". """
+    text = re.sub(r"\s+([.,;:!?'])", r"\1", " ".join(text.split()))
+    words = re.findall(r"[a-z']+", text.lower())
+    if len(words) < 2 or len(set(words)) < len(words) / 2.5:
+        return ""
+    return text[0].upper() + text[1:]
+
+
+def captioner_manifest() -> dict[str, Any]:
+    """Manifest of the shipped captioner."""
+    found: dict[str, Any] = json.loads((weights_folder() / f"captioner-{CAPTIONER}.json").read_text())
+    return found
+
+
+@lru_cache(maxsize=1)
+def load_captioner() -> Captioner:
+    """The embedded captioner, one per process. ModelMissing or ModelDamaged name the command that helps."""
+    manifest = captioner_manifest()
+    path = weights_folder() / str(manifest["file"])
+    if not path.is_file():
+        raise ModelMissing(f"{path.name} is missing from this installation: reinstall picogram-codec")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != manifest["sha256"]:
+        raise ModelDamaged(f"{path.name} does not match its hash: reinstall picogram-codec")
+    net = FeatureNet(load_file(features_file()))
+    return Captioner(load_exact_lm(), load_tokens(), net, load_file(path), Search())

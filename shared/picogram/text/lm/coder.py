@@ -1,0 +1,181 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""Texts as arithmetic-coded tokens under the exact language model.
+
+    [soft prompt | context | start token | tokens ...] ── exact logits ── integer counts ── range coder
+                                          each token, then an end token
+
+Writing runs every candidate (kind of prompt, with or without context) through one batched forward pass and keeps the
+shortest. Reading steps token by token, for all texts of a batch at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from picogram.errors import CorruptBitstream, PicogramError
+from picogram.text.fixed import Symbol
+from picogram.text.lm.distribution import cumulative, symbol, token_at
+from picogram.text.lm.mode import MODEL_SYMBOL, Mode, read_mode
+from picogram.text.lm.model import MAX_POSITIONS, Cache, ExactLM
+from picogram.text.lm.tokens import END_OF_LINE, END_OF_TEXT, Tokens
+from picogram.text.rangecoder import RangeDecoder
+
+MAX_TOKENS = 768
+"""Longest text in tokens; longer ones are left to other coders."""
+BATCH = 16
+_LOGIT_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way of writing a text: the symbols for the range coder and their ideal length in bits."""
+
+    mode: Mode
+    symbols: tuple[Symbol, ...]
+
+    @property
+    def bits(self) -> float:
+        """Ideal code length, the mode included."""
+        return sum(math.log2(total / frequency) for _, frequency, total in self.symbols)
+
+
+@dataclass
+class _Reading:
+    """A text on its way out of a file."""
+
+    decoder: RangeDecoder
+    mode: Mode
+    ids: list[int] = field(default_factory=list)
+    error: PicogramError | None = None
+
+
+class LMCoder:
+    """The coder ``exact-lm``: a model, its vocabulary and its soft prompts."""
+
+    def __init__(self, model: ExactLM, tokens: Tokens, prompts: dict[str, Tensor]) -> None:
+        """``prompts``: for each kind of ``Mode``, integers ``[layers, 2, n, kv * d]`` of keys and values."""
+        self.model, self.tokens, self.prompts = model, tokens, prompts
+
+    def candidates(
+        self, texts: Sequence[str], kinds: Sequence[Sequence[str]], contexts: Sequence[Tensor | None]
+    ) -> list[list[Candidate]]:
+        """For each text, one candidate per kind in ``kinds`` and, where there is a context ``[n, width]``, one more with it.
+
+        A text of more than MAX_TOKENS tokens has none.
+        """
+        rows: list[tuple[int, Mode, list[int], Tensor | None]] = []
+        for index, text in enumerate(texts):
+            ids = self.tokens.split(text)
+            if len(ids) > MAX_TOKENS:
+                continue
+            multiline = END_OF_LINE in ids
+            ids.append(END_OF_TEXT if multiline else END_OF_LINE)
+            for kind in kinds[index]:
+                rows.append((index, Mode(kind, False, multiline), ids, None))
+                if contexts[index] is not None:
+                    rows.append((index, Mode(kind, True, multiline), ids, contexts[index]))
+        found: list[list[Candidate]] = [[] for _ in texts]
+        rows.sort(key=lambda row: len(row[2]))
+        for start in range(0, len(rows), BATCH):
+            part = rows[start : start + BATCH]
+            modes, ids_of, context_of = [r[1] for r in part], [r[2] for r in part], [r[3] for r in part]
+            for row, symbols in zip(part, self._prefill(modes, ids_of, context_of), strict=True):
+                found[row[0]].append(Candidate(row[1], (MODEL_SYMBOL, *row[1].symbols(), *symbols)))
+        return found
+
+    def read(
+        self,
+        decoders: Sequence[RangeDecoder],
+        contexts: Sequence[Tensor | Callable[[], Tensor] | None],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[str | PicogramError]:
+        """The texts of streams that stand behind the coder's id; a stream that makes no sense gives an error instead.
+
+        ``contexts``: what a text coded with context needs, or a function that computes it only then. ``stop`` is asked
+        between steps.
+        """
+        readings: list[_Reading | PicogramError] = []
+        needed: list[Tensor | None] = []
+        for decoder, context in zip(decoders, contexts, strict=True):
+            try:
+                mode = read_mode(decoder, self.prompts)
+                if mode.context and context is None:
+                    raise CorruptBitstream("the words need a picture that is not there")
+                readings.append(_Reading(decoder, mode))
+                needed.append((context() if callable(context) else context) if mode.context else None)
+            except PicogramError as error:
+                readings.append(error)
+        alive = [r for r in readings if isinstance(r, _Reading)]
+        for start in range(0, len(alive), BATCH):
+            self._step_all(alive[start : start + BATCH], needed[start : start + BATCH], stop)
+        return [r if isinstance(r, PicogramError) else self._text(r) for r in readings]
+
+    def _text(self, reading: _Reading) -> str | PicogramError:
+        try:
+            return reading.error or self.tokens.join(reading.ids)
+        except PicogramError as error:
+            return error
+
+    def start(self, modes: Sequence[Mode], contexts: Sequence[Tensor | None], room: int) -> Cache:
+        """A cache with each row's soft prompt and context in it, ready for the start token."""
+        longest = max(self.prompts[m.kind].shape[2] for m in modes)
+        widest = max(0 if c is None else len(c) for c in contexts)
+        cache = Cache(self.model.config, len(modes), min(MAX_POSITIONS, longest + widest + 1 + room))
+        for row, mode in enumerate(modes):
+            cache.preset(row, self.prompts[mode.kind])
+        if widest:
+            x = torch.zeros(len(modes), widest, self.model.config.width, dtype=torch.float64)
+            counts = torch.tensor([0 if c is None else len(c) for c in contexts])
+            for row, context in enumerate(contexts):
+                if context is not None:
+                    x[row, : len(context)] = context
+            self.model.forward(x, cache, counts)
+        return cache
+
+    def _prefill(
+        self, modes: list[Mode], ids_of: list[list[int]], contexts: list[Tensor | None]
+    ) -> Iterable[tuple[Symbol, ...]]:
+        longest = max(len(ids) for ids in ids_of)
+        cache = self.start(modes, contexts, longest)
+        inputs = torch.zeros(len(modes), longest, dtype=torch.int64)
+        for row, ids in enumerate(ids_of):
+            inputs[row, 1 : len(ids)] = torch.tensor(ids[:-1])
+        counts = torch.tensor([len(ids) for ids in ids_of])
+        hidden = self.model.forward(self.model.embed(inputs), cache, counts)
+        for row, ids in enumerate(ids_of):
+            symbols: list[Symbol] = []
+            for start in range(0, len(ids), _LOGIT_ROWS):
+                part = ids[start : start + _LOGIT_ROWS]
+                cumulated = cumulative(self.model.logits(hidden[row, start : start + len(part)]).numpy())
+                symbols += [symbol(line, token) for line, token in zip(cumulated, part, strict=True)]
+            yield tuple(symbols)
+
+    def _step_all(
+        self, readings: list[_Reading], contexts: list[Tensor | None], stop: Callable[[], bool]
+    ) -> None:
+        cache = self.start([r.mode for r in readings], contexts, 48)
+        alive, last = list(readings), [END_OF_TEXT] * len(readings)
+        while alive and not stop():
+            x = self.model.embed(torch.tensor(last)[:, None])
+            cumulated = cumulative(self.model.logits(self.model.forward(x, cache)[:, 0]).numpy())
+            keep, last = [], []
+            for row, reading in enumerate(alive):
+                token = token_at(cumulated[row], reading.decoder.target(int(cumulated[row][-1])))
+                reading.decoder.advance(*symbol(cumulated[row], token))
+                if token == reading.mode.end:
+                    continue
+                reading.ids.append(token)
+                if len(reading.ids) > MAX_TOKENS:
+                    reading.error = CorruptBitstream("the coded words do not end")
+                    continue
+                keep.append(row)
+                last.append(token)
+            if len(keep) < len(alive):
+                alive = [alive[row] for row in keep]
+                cache.keep(torch.tensor(keep, dtype=torch.int64))

@@ -1,0 +1,63 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a text coded by the language model says of itself first: model, kind of prompt, context, how it ends.
+
+Each choice is a symbol with a fixed table of counts, so common choices cost a fraction of a bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from picogram.errors import CorruptBitstream, UnknownModel
+from picogram.text.fixed import Symbol, fixed_symbol, read_fixed
+from picogram.text.lm.tokens import END_OF_LINE, END_OF_TEXT
+from picogram.text.rangecoder import RangeDecoder
+
+KINDS = ("short", "dense", "plain", "objects")
+"""Short captions, dense descriptions, any text, lists of objects; places 4 to 7 of the table are free."""
+TEXT_MODEL = 1
+"""Id of the text model: language model, vocabulary and prompts together."""
+
+_KIND_COUNTS = (104, 104, 16, 16, 4, 4, 4, 4)
+_CONTEXT_COUNTS = (128, 128)
+_END_COUNTS = (248, 8)
+_MODEL_COUNTS = (2, 240, *[1] * 14)
+
+
+MODEL_SYMBOL = fixed_symbol(_MODEL_COUNTS, TEXT_MODEL)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """``kind`` of prompt, whether the decoded picture is context, whether newlines occur in the text."""
+
+    kind: str
+    context: bool = False
+    multiline: bool = False
+
+    @property
+    def end(self) -> int:
+        """The token that ends the text."""
+        return END_OF_TEXT if self.multiline else END_OF_LINE
+
+    def symbols(self) -> tuple[Symbol, ...]:
+        """The mode as symbols of a range coder."""
+        return (
+            fixed_symbol(_KIND_COUNTS, KINDS.index(self.kind)),
+            fixed_symbol(_CONTEXT_COUNTS, self.context),
+            fixed_symbol(_END_COUNTS, self.multiline),
+        )
+
+
+def read_mode(decoder: RangeDecoder, known: Collection[str]) -> Mode:
+    """Model id and mode from a stream; UnknownModel or CorruptBitstream if they are not known here."""
+    model = read_fixed(decoder, _MODEL_COUNTS)
+    if model != TEXT_MODEL:
+        raise UnknownModel(f"the words need text model {model}; installed: {TEXT_MODEL}")
+    kind = read_fixed(decoder, _KIND_COUNTS)
+    if kind >= len(KINDS) or KINDS[kind] not in known:
+        raise CorruptBitstream(f"the words use prompt {kind}, which text model {TEXT_MODEL} does not have")
+    context, multiline = read_fixed(decoder, _CONTEXT_COUNTS), read_fixed(decoder, _END_COUNTS)
+    return Mode(KINDS[kind], bool(context), bool(multiline))
