@@ -26,6 +26,7 @@ from picogram.errors import ModelDamaged, ModelMissing, PicogramError, UsageErro
 from picogram.metrics import weights
 from picogram.metrics.fidelity import ms_ssim, psnr
 from picogram.metrics.perceptual import L2Pool, dists_distance, load_lpips, lpips_distance
+from picogram.models.fetch import Digest
 
 metrics = pytest.mark.metrics
 
@@ -202,7 +203,7 @@ def test_missing_weights_name_the_command(tmp_path: Path, monkeypatch: pytest.Mo
 
 def fake_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = {name: name.encode() * 9 for name in ("alexnet.ckpt", "vgg16.ckpt", "dists.pt")}
-    table = {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()}
+    table = {name: Digest(len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()}
     monkeypatch.setattr(weights, "_FILES", table)
     monkeypatch.setenv("PICOGRAM_CACHE", str(folder))
     monkeypatch.delenv("PICOGRAM_METRICS", raising=False)
