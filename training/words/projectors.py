@@ -56,7 +56,10 @@ class LatentProjector(nn.Module):
         return x + F.relu(self.deep(x))
 
     def forward(self, grids: Tensor) -> Tensor:
-        x = self.features(grids)
+        return self.from_features(self.features(grids))
+
+    def from_features(self, x: Tensor) -> Tensor:
+        """Embeddings of a last grid ``[B, D, 4, 4]``."""
         quarters = F.avg_pool2d(x, 2).flatten(2).transpose(1, 2)
         tokens = torch.cat((self.whole(x.mean((2, 3)))[:, None], self.quarter(quarters)), 1)
         return (tokens + self.place) * EMBEDDING_RMS

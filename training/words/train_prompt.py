@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from picogram.semantics.captioner import sentence
 from training.words.data import Example, batches, captioned, pad, tokenise
 from training.words.float_lm import FloatLM
 
@@ -29,22 +31,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("recipe", "data", "lm", "tokenizer", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="a prompt of an earlier run, instead of the recipe's words")
     args = parser.parse_args()
     recipe = json.loads(args.recipe.read_text())
     torch.manual_seed(recipe["seed"])
     model = FloatLM(load_file(args.lm))
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
-    train, held_out = load_texts(args.data, tokenizer)
+    train, held_out = load_texts(args.data, tokenizer, recipe.get("sentences", 0.0))
     args.out.mkdir(parents=True, exist_ok=True)
-    start = written_prompt(model, tokenizer, recipe["start"])
+    start = torch.load(args.start) if args.start else written_prompt(model, tokenizer, recipe["start"])
     run(model, start, train, held_out[: recipe["held_out"]], recipe, args.out)
 
 
-def load_texts(path: Path, tokenizer: Tokenizer) -> tuple[list[Example], list[Example]]:
-    """Training and held-out texts: all captions of the training photos, the first of each held-out one."""
+def load_texts(
+    path: Path, tokenizer: Tokenizer, sentences: float = 0.0
+) -> tuple[list[Example], list[Example]]:
+    """Training and held-out texts: all captions of the training photos, the first of each held-out one.
+
+    ``sentences``: share of the captions of a tar that are written as proper sentences; the others stay as they are.
+    """
     if path.suffix == ".tar":
         train, held_out = captioned(path)
-        examples = [tokenise(tokenizer, c, i) for i, row in enumerate(train) for c in row["captions"]]
+        rng = random.Random(1)
+
+        def written(caption: str) -> str:
+            return (sentence(caption) or caption) if rng.random() < sentences else caption
+
+        examples = [tokenise(tokenizer, written(c), i) for i, row in enumerate(train) for c in row["captions"]]
         return examples, [tokenise(tokenizer, row["captions"][0]) for row in held_out]
     texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
     cut = int(len(texts) * 0.9)

@@ -110,13 +110,22 @@ class PhotoCodec:
         return 1 + estimate_bits(self.prior, y, z, rate) / 8
 
     @torch.inference_mode()
-    def decode(self, section: bytes, width: int, height: int) -> Pixels:
-        """The picture ``[height, width, 3] uint8`` of a latent section; CorruptBitstream if it cannot be."""
+    def steps(self, section: bytes, width: int, height: int) -> tuple[Tensor, int]:
+        """The decoded latent ``[1, C, h, w] float64`` in steps, the same on every machine, and its rate index.
+
+        CorruptBitstream if it cannot be.
+        """
         if not section:
             raise CorruptBitstream("the latent section is empty")
         rate = section[0]
         rows, cols = -(-height // STRIDE), -(-width // STRIDE)
-        steps = decode_latents(self.prior, [section[1:]], [rate], rows, cols)
+        return decode_latents(self.prior, [section[1:]], [rate], rows, cols), rate
+
+    @torch.inference_mode()
+    def decode(self, section: bytes, width: int, height: int) -> Pixels:
+        """The picture ``[height, width, 3] uint8`` of a latent section; CorruptBitstream if it cannot be."""
+        steps, rate = self.steps(section, width, height)
+        rows, cols = steps.shape[2:]
         position = torch.tensor([rate / (RATE_COUNT - 1)])
         y = steps.float() / self.net.gain(position)
         picture = np.empty((rows * STRIDE, cols * STRIDE, 3), np.uint8)
