@@ -21,15 +21,23 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from picogram.bitstream import Header, Limits, Picogram, Profile, parse, serialise
+from picogram.bitstream.container import check, section_sizes
 from picogram.errors import PicogramError
+from picogram.semantics.description import Description, Region
+from picogram.semantics.words import Words
+from picogram.text.coder import TextCoder
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 CRC_BYTES = 4
 SLOW_PARSE_S = 0.05
 DECODE_LIMITS = Limits(max_pixels=1_000_000)  # a large picture is slow, not wrong
+WORDS = Words(TextCoder())
 
 Mutation = Callable[[bytearray, list[bytes], random.Random], None]
 
@@ -74,9 +82,16 @@ MUTATIONS: tuple[Mutation, ...] = (flip_bits, set_bytes, set_header, truncate, i
 
 
 def seal(data: bytes) -> bytes:
-    """The file with a checksum that fits, so that the parser behind it is reached."""
+    """The file with checksums that fit, so that the parser behind them is reached."""
     body = data[:-CRC_BYTES]
-    return body + zlib.crc32(body).to_bytes(CRC_BYTES, "little")
+    try:
+        sizes = section_sizes(data)
+    except (PicogramError, IndexError):  # no layout: whatever stands there is as good
+        sizes = {"latent": 0}
+    if len(sizes) == 1:
+        return body + zlib.crc32(body).to_bytes(CRC_BYTES, "little")
+    words = len(body) - (sum(sizes.values()) - sizes["latent"])
+    return body + check(body[:words]) + check(body[words:])
 
 
 def mutate(corpus: list[bytes], rng: random.Random) -> tuple[str, bytes]:
@@ -90,14 +105,24 @@ def mutate(corpus: list[bytes], rng: random.Random) -> tuple[str, bytes]:
 
 
 def load_corpus(folder: Path) -> list[bytes]:
-    """The golden files, or without them hand-made containers (which reach the parser, not the codec)."""
+    """The golden files with and without words, or hand-made containers (which reach the parser, not the codec)."""
     files = [path.read_bytes() for path in sorted(folder.glob("*.pico"))]
     if files:
-        return files
+        return files + [with_words(file) for file in files]
     print(f"no .pico files in {folder}: using hand-made containers", file=sys.stderr)
     header = Header(Profile.BASE, 768, 512, 1)
     plain = serialise(Picogram(header, bytes(range(100))))
     return [plain, serialise(Picogram(header, bytes(300), {"caption": b"a dog", "objects": bytes(40)}))]
+
+
+def with_words(data: bytes) -> bytes:
+    """The same picture with a caption and objects, coded without the language model."""
+    file = parse(data)
+    masks = [np.eye(side, dtype=np.bool_) for side in (8, 16)]
+    objects = (Region("dog", "black, wet", masks[0]), Region("ball", "", masks[1]))
+    (sections,) = WORDS.code([Description("a black dog runs after a ball \U0001f415", objects)])
+    header = replace(file.header, profile=Profile.SEDIC)
+    return serialise(Picogram(header, file.latent, sections.optional))
 
 
 def outcome(action: Callable[[], object]) -> str:
@@ -110,10 +135,10 @@ def outcome(action: Callable[[], object]) -> str:
 
 
 def decode(data: bytes) -> object:
-    """The whole way to the picture."""
+    """The whole way to the picture and its words."""
     import picogram
 
-    return picogram.decode(data, limits=DECODE_LIMITS)
+    return picogram.decode_detailed(data, limits=DECODE_LIMITS, words=WORDS)
 
 
 def plain(corpus: list[bytes], mutations: int, decode_share: float, seed: int, out: Path | None) -> int:

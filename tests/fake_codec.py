@@ -14,37 +14,39 @@ import pytest
 from PIL import Image
 
 import picogram
+from picogram.api import Decoded
 from picogram.errors import BudgetTooSmall, CorruptBitstream, NotAPicogram
 from picogram.images import read_image
+from picogram.profiles.words import Encoded
 
 
-def fake_encode(image: Any, **options: Any) -> bytes:
+def fake_encode(image: Any, **options: Any) -> Encoded:
     picture = read_image(image)
     if options["bytes"] is not None and options["bytes"] < 10:
         raise BudgetTooSmall("no file of this picture\nfits")
-    return b"PICO %d %d %s" % (picture.width, picture.height, str(options).encode())
+    return Encoded(b"PICO %d %d %s" % (picture.width, picture.height, str(options).encode()))
 
 
-def fake_decode(data: bytes) -> Image.Image:
+def fake_decode(data: bytes) -> Decoded:
     if not data.startswith(b"PICO"):
         raise NotAPicogram("the file does not start like a picogram")
     if len(data.split()) < 3:
         raise CorruptBitstream("the file ends early")
-    return Image.new("RGB", (int(data.split()[1]), int(data.split()[2])), "red")
+    return Decoded(Image.new("RGB", (int(data.split()[1]), int(data.split()[2])), "red"))
 
 
-def fake_inspect(data: bytes) -> Any:
-    width, height = fake_decode(data).size
+def fake_inspect(data: bytes, **options: Any) -> Any:
+    width, height = fake_decode(data).picture.size
     described = {"width": width, "bpp": 8 * len(data) / width / height, "sections": {"latent": 3, "text": 4}}
-    return SimpleNamespace(bpp=described["bpp"], as_dict=lambda: described)
+    return SimpleNamespace(bpp=described["bpp"], details={}, as_dict=lambda: described)
 
 
 @pytest.fixture(autouse=True)
 def workplace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PICOGRAM_DEBUG", raising=False)
-    monkeypatch.setattr(picogram, "encode", fake_encode)
-    monkeypatch.setattr(picogram, "decode", fake_decode)
+    monkeypatch.setattr(picogram, "encode_detailed", fake_encode)
+    monkeypatch.setattr(picogram, "decode_detailed", fake_decode)
     monkeypatch.setattr(picogram, "inspect", fake_inspect)
 
 

@@ -16,6 +16,16 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "bitstream.md"
 A = 65536
 
 
+def crc16(data: bytes) -> int:
+    """Bit by bit, as the table in docs/bitstream.md says it."""
+    value = 0xFFFF
+    for byte in data:
+        value ^= byte << 8
+        for _ in range(8):
+            value = (value << 1 ^ (0x1021 if value & 0x8000 else 0)) & 0xFFFF
+    return value
+
+
 def layout_table() -> list[dict[str, str]]:
     """The rows of the table under "Layout"."""
     text = DOCUMENT.read_text().split("## Layout")[1].split("\n## ")[0]
@@ -33,7 +43,8 @@ def parse_by_table(data: bytes) -> dict[str, Any]:
     bit, start = 0, 0
     for number, row in enumerate(rows):
         name, coding, condition = row["field"], row["coding"], row["present if"]
-        if condition != "always" and not fields[condition]:
+        words = bool(fields.get("has_caption") or fields.get("has_objects"))
+        if not fields_present(condition, fields | {"words": words}):
             continue
         if match := re.fullmatch(r"(\d) bits?", coding):
             width = int(match[1])
@@ -60,8 +71,20 @@ def parse_by_table(data: bytes) -> dict[str, Any]:
             fields[name] = data[start : start + length]
             start += length
     assert start == len(data)
-    assert int.from_bytes(fields["crc"], "little") == zlib.crc32(data[:-4])
+    if "crc" in fields:
+        assert int.from_bytes(fields["crc"], "little") == zlib.crc32(data[:-4])
+    else:
+        words_start = len(data) - 4 - fields.get("caption_length", 0) - fields.get("objects_length", 0)
+        halves = {"picture_check": data[:words_start], "words_check": data[words_start:-4]}
+        for name, half in halves.items():
+            assert int.from_bytes(fields[name], "little") == crc16(half)
     return fields
+
+
+def fields_present(condition: str, fields: dict[str, Any]) -> bool:
+    """Whether a row of the table applies: "always", a field's name, or "not" and a name."""
+    negated = condition.startswith("not ")
+    return condition == "always" or bool(fields[condition.removeprefix("not ")]) != negated
 
 
 class Words:

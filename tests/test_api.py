@@ -94,6 +94,8 @@ def test_bits_per_pixel_count_the_whole_file(photo: Image.Image) -> None:
     assert found.file_bytes == len(data) == found.header_bytes + sum(found.sections.values())
     assert found.bpp == pytest.approx(8 * len(data) / (photo.width * photo.height))
     assert found.as_dict()["sections"] == {"latent": found.sections["latent"]}
+    assert found.checks == {"file": "ok"}
+    assert found.details["latent"].bits == 8 * found.sections["latent"]
     assert found.header_bytes <= 12
 
 
@@ -134,8 +136,8 @@ def test_senseless_arguments_are_usage_errors(photo: Image.Image, arguments: dic
         picogram.encode(photo, **arguments)
 
 
-@pytest.mark.parametrize("profile", ["stc", "nonsense"])
-def test_profiles_that_do_not_exist_yet_are_refused(photo: Image.Image, profile: str) -> None:
+@pytest.mark.parametrize("profile", ["misc", "taco", "sedic", "nonsense"])
+def test_profiles_that_cannot_be_written_are_refused(photo: Image.Image, profile: str) -> None:
     with pytest.raises(UnsupportedProfile):
         picogram.encode(photo, profile=profile)
 
@@ -158,11 +160,16 @@ def test_bad_files_are_bitstream_errors(photo: Image.Image) -> None:
         picogram.decode("a string")  # type: ignore[arg-type]
 
 
+def test_profile_base_carries_no_words(photo: Image.Image) -> None:
+    with pytest.raises(UsageError, match="--profile stc"):
+        picogram.encode(photo, caption="a woman in an orange suit")
+
+
 def test_unknown_models_and_profiles_and_sizes_are_refused_before_any_work() -> None:
     cases = [
         (Header(Profile.BASE, 64, 64, 4000), {}, UnknownModel),
-        (Header(Profile.STC, 64, 64, 1), {}, UnsupportedProfile),
         (Header(Profile.BASE, 64, 64, 1), {"caption": b"a cat"}, UnsupportedProfile),
+        (Header(Profile.STC, 64, 64, 1), {"objects": b"a cat"}, UnsupportedProfile),
         (Header(Profile.BASE, 60_000, 60_000, 1), {}, LimitExceeded),
     ]
     for header, optional, expected in cases:

@@ -18,6 +18,7 @@ from PIL import Image
 import picogram
 from picogram.cli.main import main
 from picogram.images import read_image
+from picogram.profiles.words import Encoded
 
 __all__ = ["workplace"]  # an autouse fixture, in force here because it is imported
 
@@ -212,11 +213,11 @@ def test_a_full_disk_leaves_no_partial_file(monkeypatch: pytest.MonkeyPatch, cap
 def test_a_result_that_appears_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     photo("a.png")
 
-    def slow_encode(image: Any, **options: Any) -> bytes:
+    def slow_encode(image: Any, **options: Any) -> Encoded:
         Path("a.pico").write_bytes(b"kept")
         return fake_encode(image, **options)
 
-    monkeypatch.setattr(picogram, "encode", slow_encode)
+    monkeypatch.setattr(picogram, "encode_detailed", slow_encode)
     assert main(["encode", "a.png"]) == 2
     assert Path("a.pico").read_bytes() == b"kept"
     assert listing() == ["a.pico", "a.png"]

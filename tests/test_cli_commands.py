@@ -72,7 +72,7 @@ def test_bugs_are_one_line_too_unless_debugging(monkeypatch: Any, capsys: Any) -
         raise ZeroDivisionError("division by zero")
 
     pico("a.pico")
-    monkeypatch.setattr(picogram, "decode", broken)
+    monkeypatch.setattr(picogram, "decode_detailed", broken)
     assert main(["decode", "a.pico"]) == 1
     assert "unexpected ZeroDivisionError: division by zero (PICOGRAM_DEBUG=1" in capsys.readouterr().err
     monkeypatch.setenv("PICOGRAM_DEBUG", "1")
@@ -85,7 +85,7 @@ def test_a_missing_torch_names_the_extra(monkeypatch: Any, capsys: Any) -> None:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     photo("a.png")
-    monkeypatch.setattr(picogram, "encode", no_torch)
+    monkeypatch.setattr(picogram, "encode_detailed", no_torch)
     assert main(["encode", "a.png"]) == 1
     assert 'pip install "picogram-codec[torch]"' in capsys.readouterr().err
 

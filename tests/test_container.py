@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reference_reader import parse_by_table
 
 from picogram.bitstream import Header, Limits, Picogram, Profile, parse, serialise
-from picogram.bitstream.container import read_varint, write_varint
+from picogram.bitstream.container import check, read_varint, section_sizes, write_varint
 from picogram.errors import (
     BitstreamError,
     CorruptBitstream,
@@ -68,6 +68,57 @@ def test_a_kodak_file_with_a_caption_has_a_header_of_twelve_bytes() -> None:
     data = serialise(Picogram(header, b"x" * 2000, {"caption": b"y" * 40}))
     assert len(data) - 2040 == 12
     assert len(example()) - len(b"\x80latent") == 11
+
+
+def worded(**sections: bytes) -> bytes:
+    header = Header(Profile.STC, 768, 512, 1)
+    return serialise(Picogram(header, b"\x80latent", sections))
+
+
+def flipped(data: bytes, position: int) -> bytes:
+    return data[:position] + bytes([data[position] ^ 0x55]) + data[position + 1 :]
+
+
+def test_damaged_words_are_named_and_the_picture_is_kept() -> None:
+    data = worded(caption=b"a dog", objects=b"dog")
+    start = data.index(b"a dog")
+    for position in (*range(start, start + 8), len(data) - 2, len(data) - 1):
+        found = parse(flipped(data, position))
+        assert (found.latent, found.optional) == (b"\x80latent", {})
+        assert found.damaged == ("caption", "objects")
+    assert section_sizes(flipped(data, start)) == {"latent": 7, "caption": 5, "objects": 3}
+
+
+def test_damage_before_the_words_is_refused() -> None:
+    data = worded(caption=b"a dog")
+    for position in (*range(data.index(b"a dog")), len(data) - 4, len(data) - 3):
+        with pytest.raises(BitstreamError):
+            parse(flipped(data, position))
+
+
+def test_every_truncation_of_a_file_with_words_is_refused() -> None:
+    data = worded(caption=b"a dog", objects=b"")
+    for length in range(len(data)):
+        with pytest.raises(BitstreamError):
+            parse(data[:length])
+
+
+def test_vast_text_sections_are_neither_written_nor_read() -> None:
+    header = Header(Profile.STC, 768, 512, 1)
+    with pytest.raises(LimitExceeded, match="caption"):
+        serialise(Picogram(header, b"\x80", {"caption": bytes(2**16 + 1)}))
+    data = serialise(Picogram(header, b"\x80", {"caption": bytes(2**16)}))
+    assert len(parse(data).optional["caption"]) == 2**16
+    with pytest.raises(LimitExceeded, match="objects"):
+        parse(worded(objects=bytes(11)), Limits(max_section_bytes=10))
+
+
+def test_damage_is_told_before_claims_are_believed() -> None:
+    """A file with words whose header was hit must not be called too large or of a future profile."""
+    data = worded(caption=b"a dog")
+    for position, value in ((1, 0xFD), (2, 0xFF)):
+        with pytest.raises(CorruptBitstream):
+            parse(data[:position] + bytes([value]) + data[position + 1 :])
 
 
 def test_empty_and_foreign_files_are_not_picograms() -> None:
@@ -129,8 +180,14 @@ def test_files_over_the_size_limit_are_refused_before_they_are_hashed() -> None:
 
 def test_sections_longer_than_the_file_are_corrupt() -> None:
     body = bytes([0b10111_001, 0b001]) + b"\x10\x10\x01" + write_varint(2**30) + b"abcdef"
-    with pytest.raises(CorruptBitstream):
-        parse(sealed(body))
+    with pytest.raises(CorruptBitstream, match="longer than the file"):
+        parse(body + check(body) + check(b""))
+
+
+def test_unknown_profiles_with_words_are_refused() -> None:
+    body = bytes([0b10111_001, 7 << 5 | 1]) + b"\x10\x10\x01\x02" + b"latent"
+    with pytest.raises(UnsupportedProfile):
+        parse(body + b"hi" + check(body) + check(b"hi"))
 
 
 @given(st.integers(0, 2**35 - 1))

@@ -19,7 +19,8 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from picogram import errors
-from picogram.jobs import Job, Outcome, Result
+from picogram.bitstream import Header, Picogram, Profile, parse, serialise
+from picogram.jobs import Handler, Job, Outcome, Result
 from picogram_gateway.app import create_app
 from picogram_gateway.dispatch import Backend
 from picogram_gateway.negotiation import negotiate
@@ -27,6 +28,7 @@ from picogram_gateway.problems import STATUS, ProblemError
 from picogram_gateway.settings import Settings
 
 PICOGRAM = "application/vnd.picogram"
+CAPTION = "Ein Höhlenbär\n\N{BEAR FACE} 100% \u05d3\u05d5\u05d1"
 OFFERED = ("image/png", "image/webp", "image/avif", "image/jpeg")
 FAILURES: dict[bytes, Exception] = {
     cls.slug.encode(): cls("no luck")
@@ -36,7 +38,7 @@ FAILURES: dict[bytes, Exception] = {
 
 
 def echo(jobs: list[Job]) -> list[Outcome]:
-    """Answers with the options; a payload that names a slug fails with it."""
+    """Answers with options and facts, in a file where one is wanted; a payload that names a slug fails with it."""
     return [_echo(job) for job in jobs]
 
 
@@ -45,16 +47,39 @@ def _echo(job: Job) -> Outcome:
         return FAILURES[job.payload]
     if job.payload == b"bug":
         return ZeroDivisionError("secret detail")
-    body = json.dumps({"options": dict(job.options), "payload": job.payload.decode()}).encode()
-    media_type = {"encode": PICOGRAM, "inspect": "application/json"}.get(
-        job.kind, job.options.get("media_type")
-    )
-    assert media_type is not None
-    return Result(body, media_type, {"bytes": len(body), "bpp": 0.5, "width": 4, "height": 2})
+    said = {"options": dict(job.options), "payload": job.payload.decode("latin-1"), "facts": dict(job.facts)}
+    body = json.dumps(said).encode()
+    if job.kind == "encode":
+        words = {"caption": job.facts["description"]["caption"].encode()} if job.facts else {}
+        profile = Profile[job.options["profile"].upper()]
+        return Result(serialise(Picogram(Header(profile, 4, 2, 1), body, words)), PICOGRAM)
+    media_type = "application/json" if job.kind == "inspect" else job.options["media_type"]
+    return Result(body, media_type, {"width": 4, "height": 2})
 
 
-def make_app(handler: Callable[[list[Job]], list[Outcome]] = echo, **settings: Any) -> FastAPI:
-    handlers = dict.fromkeys(("encoder", "decoder", "inspector"), handler)
+def latent(response: httpx2.Response) -> dict[str, Any]:
+    """What ``echo`` answered."""
+    said: dict[str, Any] = json.loads(parse(response.content).latent)
+    return said
+
+
+def words(jobs: list[Job]) -> list[Outcome]:
+    """A language-model worker that finds every picture and every file to say the same."""
+    return [_words(job) for job in jobs]
+
+
+def _words(job: Job) -> Outcome:
+    if job.payload in FAILURES:
+        return FAILURES[job.payload]
+    description: dict[str, Any] = {"caption": job.options.get("caption") or CAPTION, "objects": []}
+    if job.task == "describe":
+        return Result(json.dumps(description).encode(), "application/json")
+    warnings = ("the objects were left out: \u202eodd",) if job.task == "read" else ()
+    return Result(job.payload, PICOGRAM, {"description": description}, warnings)
+
+
+def make_app(handler: Handler = echo, lmm: Handler = words, **settings: Any) -> FastAPI:
+    handlers = dict.fromkeys(("encoder", "decoder", "inspector"), handler) | {"lmm": lmm}
     return create_app(
         Settings(**settings), Backend(handlers, catalogue=lambda: {"profiles": ["base"], "models": []})
     )
@@ -85,13 +110,15 @@ def test_encode_raw(client: TestClient) -> None:
     assert response.headers["content-type"] == PICOGRAM
     assert response.headers["etag"] == f'"{hashlib.sha256(response.content).hexdigest()}"'
     assert response.headers["x-picogram-bytes"] == str(len(response.content))
-    assert response.headers["x-picogram-bpp"] == "0.500000"
+    assert response.headers["x-picogram-bpp"] == f"{len(response.content):.6f}"
     assert (response.headers["x-picogram-width"], response.headers["x-picogram-height"]) == ("4", "2")
     assert "queue;dur=" in response.headers["server-timing"]
     assert "run;dur=" in response.headers["server-timing"]
     assert response.headers["x-request-id"].startswith("urn:uuid:")
-    options = {"bytes": 800, "bpp": None, "quality": None, "profile": "base"}
-    assert response.json() == {"options": options, "payload": "photo"}
+    options = {"bytes": 800, "bpp": None, "quality": None, "profile": "base", "caption": None}
+    assert latent(response) == {"options": options, "payload": "photo", "facts": {}}
+    assert "x-picogram-caption" not in response.headers
+    assert costs(response) == len(response.content)
 
 
 @pytest.mark.parametrize("media_type", ["image/jpeg", "image/x-unheard-of", "application/octet-stream", ""])
@@ -119,7 +146,8 @@ def test_content_encoding_is_refused(client: TestClient) -> None:
 )
 def test_multipart(client: TestClient, path: str, field: str) -> None:
     response = client.post(path, files={field: ("name", b"content")})
-    assert response.json()["payload"] == "content"
+    said = latent(response) if path == "/v1/encode" else response.json()
+    assert said["payload"] == "content"
     check_problem(client.post(path, files={"other": ("name", b"content")}), 422, "usage")
     check_problem(client.post(path, files={field: ("name", b"")}), 400, "empty-body")
 
@@ -129,7 +157,7 @@ def test_multipart_garbage(client: TestClient) -> None:
     check_problem(client.post("/v1/encode", content=b"garbage", headers=headers), 400, "bad-request")
 
 
-@pytest.mark.parametrize("path", ["/v1/encode", "/v1/decode", "/v1/inspect"])
+@pytest.mark.parametrize("path", ["/v1/encode", "/v1/decode", "/v1/inspect", "/v1/describe"])
 def test_empty_body(client: TestClient, path: str) -> None:
     check_problem(client.post(path), 400, "empty-body")
 
@@ -145,6 +173,9 @@ def test_empty_body(client: TestClient, path: str) -> None:
         "bpp=-1",
         "profile=none",
         "byte=800",
+        "caption=hello",
+        "caption=hello&profile=base",
+        "profile=stc&caption=" + 10_001 * "a",
     ],
 )
 def test_invalid_queries(client: TestClient, query: str) -> None:
@@ -227,6 +258,14 @@ def test_decode(client: TestClient) -> None:
     check_problem(response, 415, "unsupported-media-type")
 
 
+def costs(response: httpx2.Response) -> int:
+    """The sum of what the headers say that the parts of a file cost."""
+    return sum(
+        int(response.headers[f"x-picogram-{part}-bytes"])
+        for part in ("header", "latent", "caption", "objects")
+    )
+
+
 def test_inspect_and_models(client: TestClient) -> None:
     assert client.post("/v1/inspect", content=b"pico").headers["content-type"] == "application/json"
     body = client.get("/v1/models").json()
@@ -237,14 +276,16 @@ def test_inspect_and_models(client: TestClient) -> None:
 def test_openapi_documents_every_problem(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert "Problem" in schema["components"]["schemas"]
-    for path in ("/v1/encode", "/v1/decode", "/v1/inspect"):
+    for path in ("/v1/encode", "/v1/decode", "/v1/inspect", "/v1/describe"):
         route = schema["paths"][path]["post"]
         assert "multipart/form-data" in route["requestBody"]["content"]
         assert all(
             "application/problem+json" in route["responses"][s]["content"] for s in ("400", "415", "422")
         )
     names = {each["name"] for each in schema["paths"]["/v1/encode"]["post"]["parameters"]}
-    assert names == {"bytes", "bpp", "quality", "profile"}
+    assert names == {"bytes", "bpp", "quality", "profile", "caption"}
+    form = schema["paths"]["/v1/encode"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == names | {"image"}
     assert client.get("/docs").status_code == 200
 
 
@@ -284,26 +325,29 @@ def _wait_for(condition: Callable[[], bool], tries: int = 200) -> bool:
 class Gate:
     """A handler that says when it runs, and waits to be let go."""
 
-    def __init__(self) -> None:
+    def __init__(self, handler: Handler = echo) -> None:
+        self.handler = handler
+        self.sizes: list[int] = []
         self.loop = asyncio.get_running_loop()
         self.busy, self.gone = asyncio.Event(), threading.Event()
         self.seen: list[bytes] = []
 
     def __call__(self, jobs: list[Job]) -> list[Outcome]:
         self.seen += [job.payload for job in jobs]
+        self.sizes.append(len(jobs))
         self.loop.call_soon_threadsafe(self.busy.set)
         assert self.gone.wait(5)
-        return echo(jobs)
+        return self.handler(jobs)
 
 
-def _async_client(app: FastAPI) -> httpx2.AsyncClient:
+def async_client(app: FastAPI) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://test")
 
 
 async def test_queue_full_and_timeout() -> None:
     gate = Gate()
     app = make_app(gate, queue_depth=1, job_timeout_seconds=0.3)
-    async with app.router.lifespan_context(app), _async_client(app) as client:
+    async with app.router.lifespan_context(app), async_client(app) as client:
         first = asyncio.create_task(client.post("/v1/encode", content=b"one"))
         await gate.busy.wait()
         refused = await client.post("/v1/encode", content=b"two")
@@ -316,7 +360,7 @@ async def test_queue_full_and_timeout() -> None:
 async def test_a_disconnect_cancels_the_job() -> None:
     gate = Gate()
     app = make_app(gate)
-    async with app.router.lifespan_context(app), _async_client(app) as client:
+    async with app.router.lifespan_context(app), async_client(app) as client:
         first = asyncio.create_task(client.post("/v1/encode", content=b"one"))
         await gate.busy.wait()
         assert await _post_and_leave(app, b"two") == 499

@@ -158,15 +158,73 @@ async def test_a_waiter_that_goes_away_cancels_its_job(broker: Broker) -> None:
 
 
 async def test_a_job_takes_the_steps_of_its_route(broker: Broker) -> None:
+    two = job("a", route=("lmm:code", "encoder"), options={"bytes": 9})
+    await broker.submit(two)
+    [first] = await broker.fetch("lmm", LIMITS)
+    assert (first.task, first.facts, first.warnings) == ("code", {}, ())
+    said = Result(b"caption", "text/plain", {"language": "en", "batch": 0}, ("odd",), {"run": 1.0})
+    await broker.finish(first, said)
+    assert await broker.depth("lmm") == 0
+    [second] = await broker.fetch("encoder", LIMITS)
+    assert (second.payload, second.task, second.options) == (b"caption", "", {"bytes": 9})
+    assert (second.facts, second.warnings, second.timings) == (said.metadata, ("odd",), {"run": 1.0})
+    await broker.finish(second, Result(b"file", "text/plain", {"batch": 1}, ("odder",)))
+    result = await broker.result(two.id)
+    assert (result.payload, result.warnings) == (b"file", ("odd", "odder"))
+    assert result.metadata == {"language": "en", "batch": 1}
+
+
+async def test_timings_add_up_over_a_route(broker: Broker) -> None:
     two = job("a", route=("lmm", "encoder"))
     await broker.submit(two)
     [first] = await broker.fetch("lmm", LIMITS)
-    await broker.finish(first, Result(b"caption", "text/plain", {"language": "en"}, {"run": 1.0}))
+    await broker.finish(first, Result(b"caption", "text/plain", timings={"run": 1.0, "queue": 2.0}))
     async with working(broker, upper):
         result = await broker.result(two.id)
     assert result.payload == b"CAPTION"
-    assert result.timings["run"] >= 1.0
-    assert await broker.depth("lmm") == 0
+    assert 1.0 <= result.timings["run"] < 2.0
+    assert result.timings["queue"] >= 2.0
+
+
+async def test_a_step_may_come_twice_and_its_failure_ends_the_route(broker: Broker) -> None:
+    both = [job(c, route=("lmm:code", "encoder", "lmm:recode")) for c in "ab"]
+    await submit(broker, *both)
+    for step in ("lmm", "encoder"):
+        for each in await broker.fetch(step, LIMITS):
+            await broker.finish(each, Result(each.payload, "text/plain"))
+    one, two = await broker.fetch("lmm", LIMITS)
+    assert (one.task, two.task) == ("recode", "recode")
+    await broker.finish(one, CorruptBitstream("a"))
+    await broker.finish(two, Result(b"file", "text/plain"))
+    with pytest.raises(CorruptBitstream):
+        await broker.result(one.id)
+    assert (await broker.result(two.id)).payload == b"file"
+
+
+async def test_a_batch_has_one_task(broker: Broker) -> None:
+    routes = {"a": "lmm:read", "b": "lmm:code", "c": "lmm:read", "d": "lmm:code"}
+    await submit(broker, *(job(name, route=(step,)) for name, step in routes.items()))
+    assert [names(await broker.fetch("lmm", LIMITS)) for _ in range(2)] == ["ac", "bd"]
+
+
+async def test_a_full_queue_takes_what_moves_on(make_broker: BrokerFactory) -> None:
+    broker = make_broker(max_depth=1)
+    moving = job("a", route=("lmm", "encoder"))
+    await submit(broker, moving, job("b"))
+    [first] = await broker.fetch("lmm", LIMITS)
+    await broker.finish(first, Result(b"c", "text/plain"))
+    assert await broker.depth("encoder") == 2
+    with pytest.raises(QueueFull):
+        await broker.submit(job("d"))
+
+
+async def test_a_job_canceled_between_steps_goes_no_further(broker: Broker) -> None:
+    one = job("a", route=("lmm", "encoder"))
+    await broker.submit(one)
+    [fetched] = await broker.fetch("lmm", LIMITS)
+    assert await broker.cancel(one.id)
+    await broker.finish(fetched, Result(b"late", "text/plain"))
+    assert await broker.depth("encoder") == 0
 
 
 def test_a_job_needs_a_route() -> None:

@@ -1,21 +1,33 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""The three verbs: encode, decode, inspect. Models load on first use; importing this is cheap."""
+"""The three verbs: encode, decode, inspect. Models load on first use; importing this is cheap.
+
+``encode_detailed`` and ``decode_detailed`` also return words and warnings. ``prepare``, ``assemble`` and ``recode`` are
+the steps of encoding with words (``picogram.profiles.words``), for workers of which each holds some of the models.
+"""
 
 from __future__ import annotations
 
 import builtins
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from picogram import images
-from picogram.bitstream import Limits, Picogram, Profile, parse
-from picogram.errors import UnsupportedProfile, UsageError
+from picogram.bitstream import Limits, Picogram, parse
+from picogram.bitstream.container import section_sizes
+from picogram.errors import UsageError
+from picogram.profiles.recipes import Recipe, reading_notes, recipe_to_write
+from picogram.semantics.description import Description, Region, objects_text
+from picogram.semantics.words import ReadText, Words, default_words
+
+if TYPE_CHECKING:
+    from picogram.profiles.words import Encoded, Prepared
 
 ImageSource = Image.Image | np.ndarray[Any, Any] | builtins.bytes | str | Path | BinaryIO
 
@@ -24,8 +36,33 @@ FINEST_RATE = 255
 
 
 @dataclass(frozen=True)
+class Decoded:
+    """A picture, RGB at its original size; what the file says in words (None: nothing); what was wrong with the words."""
+
+    picture: Image.Image
+    description: Description | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one section costs, who coded it and, for a text section, what it says or why it cannot be read."""
+
+    bytes: int
+    bits: int
+    bpp: float
+    coder: str
+    text: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
 class Inspection:
-    """What a file says of itself and where its bytes went. ``rate`` is the rate index 0..255."""
+    """What a file says of itself and where its bytes went. ``rate`` is the rate index 0..255.
+
+    ``sections`` are sizes in bytes, ``details`` say more of each. ``checks`` says which checksums hold, "ok" or
+    "damaged": of the ``file``, or of ``picture`` and ``words`` where there are text sections.
+    """
 
     version: int
     profile: str
@@ -38,6 +75,9 @@ class Inspection:
     bpp: float
     header_bytes: int
     sections: dict[str, int]
+    details: dict[str, Section] = field(default_factory=dict)
+    checks: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -51,52 +91,147 @@ def encode(
     bpp: float | None = None,
     quality: float | None = None,
     profile: str = "base",
+    caption: str | None = None,
+    objects: Sequence[Region] = (),
+    words: Words | None = None,
 ) -> builtins.bytes:
     """Code an image as a whole ``.pico`` file.
 
     Give at most one of ``bytes`` (never exceeded), ``bpp`` (bits per original pixel, never exceeded) and ``quality``
-    (0 to 100); the default is quality 35. Raises ImageError for bad images, UsageError for bad arguments and
-    BudgetTooSmall where no file fits.
+    (0 to 100); the default is quality 35. Profile "stc" carries a ``caption``, by default the captioner's; all counts
+    include it. Raises ImageError for bad images, UsageError for bad arguments, BudgetTooSmall where no file fits
+    and ModelMissing where a caption has to be found and the captioner has not been pulled.
     """
-    if sum(value is not None for value in (bytes, bpp, quality)) > 1:
-        raise UsageError("give at most one of bytes, bpp and quality")
-    _check_number("bytes", bytes, 1, 2**40)
-    _check_number("bpp", bpp, 1e-6, 1e6)
-    _check_number("quality", quality, 0, 100)
-    if profile != "base":
-        known = profile in {p.name.lower() for p in Profile}
-        raise UnsupportedProfile(
-            f"profile {profile!r} {'cannot be encoded yet' if known else 'is not known'}"
-        )
-    from picogram.profiles import base
+    return encode_detailed(
+        image,
+        bytes=bytes,
+        bpp=bpp,
+        quality=quality,
+        profile=profile,
+        caption=caption,
+        objects=objects,
+        words=words,
+    ).data
+
+
+def encode_detailed(
+    image: ImageSource,
+    *,
+    bytes: int | None = None,
+    bpp: float | None = None,
+    quality: float | None = None,
+    profile: str = "base",
+    caption: str | None = None,
+    objects: Sequence[Region] = (),
+    words: Words | None = None,
+) -> Encoded:
+    """``encode``, with the words and warnings.
+
+    A caption of the captioner's is left out, with a warning and as a file of profile base, if it is empty or takes
+    more than a quarter of the budget; one that was given never is.
+    """
+    _check_rate(bytes, bpp, quality)
+    recipe = recipe_to_write(profile)
+    _check_words(recipe, caption, objects)
+    from picogram.profiles import words as steps
+
+    picture = _read(image)
+    if not recipe.sections:
+        return assemble(picture, steps.Prepared(), bytes=bytes, bpp=bpp, quality=quality, profile=profile)
+    words = words or default_words()
+    (prepared,) = steps.prepare([picture], [caption], recipe, words)
+    encoded = assemble(picture, prepared, bytes=bytes, bpp=bpp, quality=quality, profile=profile)
+    return steps.recode(encoded, words)
+
+
+def prepare(
+    images: Sequence[ImageSource],
+    captions: Sequence[str | None],
+    *,
+    profile: str = "stc",
+    words: Words | None = None,
+) -> list[Prepared]:
+    """The words of images, coded together: the captions that are given, the captioner's where there is None.
+
+    Raises what ``encode`` does for bad images and captions. Loads no latent model.
+    """
+    from picogram.profiles import words as steps
+
+    recipe = recipe_to_write(profile)
+    for caption in captions:
+        _check_words(recipe, caption, ())
+    return steps.prepare([_read(i) for i in images], captions, recipe, words or default_words())
+
+
+def assemble(
+    image: ImageSource,
+    prepared: Prepared,
+    *,
+    bytes: int | None = None,
+    bpp: float | None = None,
+    quality: float | None = None,
+    profile: str = "stc",
+) -> Encoded:
+    """The file of an image whose words are ready. Loads no language model.
+
+    Raises what ``encode`` does for bad images and arguments, BudgetTooSmall if words that were given do not fit.
+    """
+    _check_rate(bytes, bpp, quality)
+    recipe = recipe_to_write(profile)
+    from picogram.profiles import words as steps
 
     picture = _read(image)
     if bpp is not None:
         bytes = math.floor(bpp * picture.width * picture.height / 8)
-    if bytes is not None:
-        return base.encode_within(picture, bytes)
-    return base.encode_quality(
-        picture, round((DEFAULT_QUALITY if quality is None else quality) / 100 * FINEST_RATE)
-    )
+    rate = round((DEFAULT_QUALITY if quality is None else quality) / 100 * FINEST_RATE)
+    return steps.assemble(picture, prepared, recipe, budget=bytes, rate=rate)
+
+
+def recode(encoded: Encoded, *, words: Words | None = None) -> Encoded:
+    """The same file with its caption coded in the context of its latent, if that is shorter. Loads no latent decoder."""
+    from picogram.profiles import words as steps
+
+    return steps.recode(encoded, words or default_words())
 
 
 def decode(data: builtins.bytes, *, limits: Limits | None = None) -> Image.Image:
-    """The picture of a ``.pico`` file: RGB, at its original size. Raises BitstreamError subclasses."""
+    """The picture of a ``.pico`` file: RGB, at its original size. Raises BitstreamError subclasses.
+
+    Words are not read; damaged ones do not matter.
+    """
     picogram = _parse(data, limits)
-    if picogram.header.profile is not Profile.BASE or picogram.optional:
-        raise UnsupportedProfile(
-            f"profile {picogram.header.profile.name.lower()} cannot be decoded by this version"
-        )
-    from picogram.profiles import base
-
-    return base.decode(picogram)
+    reading_notes(picogram)
+    return _picture(picogram)
 
 
-def inspect(data: builtins.bytes, *, limits: Limits | None = None) -> Inspection:
-    """Read a file's header and section sizes without decoding it; needs no model. Raises BitstreamError subclasses."""
+def decode_detailed(
+    data: builtins.bytes, *, limits: Limits | None = None, words: Words | None = None
+) -> Decoded:
+    """The picture and the words of a ``.pico`` file. Words that cannot be read are warnings, never errors."""
+    picogram = _parse(data, limits)
+    notes = reading_notes(picogram)
+    read = _read_words(picogram, words)
+    return Decoded(_picture(picogram), read.description, notes + read.warnings)
+
+
+def inspect(
+    data: builtins.bytes,
+    *,
+    limits: Limits | None = None,
+    words: Words | None = None,
+    text: ReadText | None = None,
+) -> Inspection:
+    """Read a file's header, section sizes and words without decoding the picture. Raises BitstreamError subclasses.
+
+    Needs a model only for words that were coded by one; ``text`` is what ``Words.read`` gave, if it has been asked.
+    """
     picogram = _parse(data, limits)
     header = picogram.header
-    sections = {"latent": len(picogram.latent)} | {k: len(v) for k, v in picogram.optional.items()}
+    read = text or _read_words(picogram, words)
+    sections = section_sizes(data)
+    pixels = header.width * header.height
+    details = {name: _section(name, size, pixels, read) for name, size in sections.items()}
+    details["latent"] = replace(details["latent"], coder=f"latent-{header.model}")
     return Inspection(
         version=header.version,
         profile=header.profile.name.lower(),
@@ -106,10 +241,42 @@ def inspect(data: builtins.bytes, *, limits: Limits | None = None) -> Inspection
         model=header.model,
         rate=picogram.latent[0],
         file_bytes=len(data),
-        bpp=8 * len(data) / (header.width * header.height),
+        bpp=8 * len(data) / pixels,
         header_bytes=len(data) - sum(sections.values()),
         sections=sections,
+        details=details,
+        checks=_checks(picogram),
+        warnings=read.warnings,
     )
+
+
+def _section(name: str, size: int, pixels: int, read: ReadText) -> Section:
+    problem = read.problems.get(name)
+    text = None
+    if read.description and problem is None:
+        texts = {"caption": read.description.caption, "objects": objects_text(read.description.objects)}
+        text = texts.get(name)
+    return Section(size, 8 * size, 8 * size / pixels, read.coders.get(name, ""), text, problem)
+
+
+def _checks(picogram: Picogram) -> dict[str, str]:
+    """A file with another damage does not get this far."""
+    if not picogram.optional and not picogram.damaged:
+        return {"file": "ok"}
+    return {"picture": "ok", "words": "damaged" if picogram.damaged else "ok"}
+
+
+def _read_words(picogram: Picogram, words: Words | None) -> ReadText:
+    if not picogram.optional and not picogram.damaged:
+        return ReadText(None)
+    (read,) = (words or default_words()).read([picogram])
+    return read
+
+
+def _picture(picogram: Picogram) -> Image.Image:
+    from picogram.profiles import base
+
+    return base.decode(picogram)
 
 
 def _parse(data: builtins.bytes, limits: Limits | None) -> Picogram:
@@ -124,6 +291,25 @@ def _read(image: ImageSource) -> Image.Image:
     if isinstance(image, np.ndarray):
         return images.from_array(image)
     return images.read_image(Path(image) if isinstance(image, str) else image)
+
+
+def _check_rate(byte_budget: int | None, bpp: float | None, quality: float | None) -> None:
+    if sum(value is not None for value in (byte_budget, bpp, quality)) > 1:
+        raise UsageError("give at most one of bytes, bpp and quality")
+    _check_number("bytes", byte_budget, 1, 2**40)
+    _check_number("bpp", bpp, 1e-6, 1e6)
+    _check_number("quality", quality, 0, 100)
+
+
+def _check_words(recipe: Recipe, caption: str | None, objects: Sequence[Region]) -> None:
+    """UsageError for words that the profile does not carry or that cannot be coded, before any work is done."""
+    if caption is not None and "caption" not in recipe.sections:
+        raise UsageError(f"profile {recipe.name} carries no caption: use profile stc (--profile stc)")
+    if objects and "objects" not in recipe.sections:
+        raise UsageError(f"profile {recipe.name} carries no objects")
+    if caption is not None and not isinstance(caption, str):
+        raise UsageError(f"the caption must be a string, not {type(caption).__name__}")
+    Description(caption or "", tuple(objects))
 
 
 def _check_number(name: str, value: float | None, low: float, high: float) -> None:

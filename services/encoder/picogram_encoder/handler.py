@@ -1,18 +1,25 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Job handler of the encoder: image bytes of any accepted format -> a .pico file."""
+"""Job handler of the encoder: image bytes of any accepted format, and perhaps words -> a .pico file."""
 
 from __future__ import annotations
 
-import picogram
+from picogram.api import assemble
+from picogram.bitstream import MEDIA_TYPE
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
+from picogram.jobs.words import description_of, plain_description, sections_of
+from picogram.profiles.words import Prepared
+from picogram.semantics.words import TextSections
 
-MEDIA_TYPE = "application/vnd.picogram"
+_TARGETS = ("bytes", "bpp", "quality")
 
 
 def handler(jobs: list[Job]) -> list[Outcome]:
-    """Encode each job's payload under its options ``bytes``, ``bpp`` or ``quality``, and ``profile``."""
+    """Encode each job's payload under its options ``bytes``, ``bpp`` or ``quality``, and ``profile``.
+
+    Sections come from the facts that the step ``lmm:code`` left; facts are updated with what of them is in the file.
+    """
     return [_encode(job) for job in jobs]
 
 
@@ -20,16 +27,24 @@ def warm_up() -> None:
     """Load the models by coding a small gray picture."""
     from PIL import Image
 
-    picogram.encode(Image.new("RGB", (64, 64), "gray"))
+    assemble(Image.new("RGB", (64, 64), "gray"), Prepared(), profile="base")
 
 
 def _encode(job: Job) -> Outcome:
-    options = {name: value for name, value in job.options.items() if value is not None}
+    targets = {name: job.options[name] for name in _TARGETS if job.options.get(name) is not None}
     try:
         image = read_image(job.payload)
-        data = picogram.encode(image, **options)
+        encoded = assemble(image, _prepared(job), profile=job.options.get("profile") or "base", **targets)
     except Exception as error:
         return error
-    bpp = 8 * len(data) / (image.width * image.height)
-    facts = {"bytes": len(data), "bpp": bpp, "width": image.width, "height": image.height}
-    return Result(data, MEDIA_TYPE, facts)
+    description = plain_description(encoded.description) if encoded.description else None
+    facts = {"description": description, "coders": encoded.coders, "sections": {}}
+    return Result(encoded.data, MEDIA_TYPE, facts, encoded.warnings)
+
+
+def _prepared(job: Job) -> Prepared:
+    """The words in the job's facts. Earlier warnings stay with the job."""
+    plain = job.facts.get("description")
+    coded = sections_of(job.facts.get("sections", {}))
+    sections = TextSections(coded.get("caption"), coded.get("objects"), job.facts.get("coders", {}))
+    return Prepared(sections, description_of(plain) if plain else None, job.facts.get("given", False))

@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""The payload of a request: its raw body, or one file of a multipart form."""
+"""The payload of a request: its raw body, or one file of a multipart form, whose other fields are arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
@@ -13,6 +14,14 @@ from picogram_gateway.problems import ProblemError
 
 PICOGRAM: str = "application/vnd.picogram"
 _OPAQUE = ("", "application/octet-stream")
+
+
+@dataclass(frozen=True)
+class Body:
+    """The bytes to work on, and the text fields of a form."""
+
+    payload: bytes
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_image(media_type: str) -> bool:
@@ -25,30 +34,39 @@ def is_picogram(media_type: str) -> bool:
     return media_type in (*_OPAQUE, PICOGRAM)
 
 
-async def read_payload(request: Request, field: str, accepts: Callable[[str], bool]) -> bytes:
-    """The bytes to work on. Problems: 400 without data, 415 for a wrong label, 422 without the field."""
+async def read_body(request: Request, name: str, accepts: Callable[[str], bool]) -> Body:
+    """The body, or what a form holds in the field ``name`` and in others.
+
+    Problems: 400 without data, 415 for a wrong label, 422 without the field or with one twice.
+    """
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise _unsupported("send the body without a Content-Encoding")
     if media_type == "multipart/form-data":
-        payload = await _read_form(request, field)
+        body = await _read_form(request, name)
     elif accepts(media_type):
-        payload = await request.body()
+        body = Body(await request.body())
     elif media_type == "application/x-www-form-urlencoded":
         raise _unsupported("curl needs -H 'Content-Type: application/octet-stream' beside --data-binary")
     else:
         raise _unsupported(f"{media_type} is not accepted here")
-    if not payload:
+    if not body.payload:
         raise ProblemError(400, "empty-body", "Empty body", "the request carries no data")
-    return payload
+    return body
 
 
-async def _read_form(request: Request, field: str) -> bytes:
+async def _read_form(request: Request, name: str) -> Body:
     async with request.form(max_files=1, max_fields=8) as form:
-        part = form.get(field)
+        part = form.get(name)
         if not isinstance(part, UploadFile):
-            raise ProblemError(422, "usage", "Invalid arguments", f"the form needs one file named {field!r}")
-        return await part.read()
+            raise ProblemError(422, "usage", "Invalid arguments", f"the form needs one file named {name!r}")
+        fields: dict[str, str] = {}
+        for key, value in form.multi_items():
+            if key in fields:
+                raise ProblemError(422, "usage", "Invalid arguments", f"the form has {key!r} twice")
+            if isinstance(value, str):
+                fields[key] = value
+        return Body(await part.read(), fields)
 
 
 def _unsupported(detail: str) -> ProblemError:

@@ -17,13 +17,9 @@ from fastapi import Request
 from picogram.jobs import BatchLimits, Handler, Job, Kind, MemoryBroker, Result, Worker
 from picogram_gateway.problems import ProblemError
 from picogram_gateway.settings import Settings
+from picogram_gateway.steps import Route
 
 logger = structlog.get_logger("picogram.gateway")
-ROUTES: Mapping[Kind, tuple[str, ...]] = {
-    "encode": ("encoder",),
-    "decode": ("decoder",),
-    "inspect": ("inspector",),
-}
 
 
 def _nothing() -> None:
@@ -32,7 +28,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Backend:
-    """Who does the work: a handler per step, what loads their models, and what they can do."""
+    """Who does the work: a handler per queue, what loads their models, and what they can do."""
 
     handlers: Mapping[str, Handler]
     warm_up: Callable[[], None] = _nothing
@@ -40,14 +36,21 @@ class Backend:
 
 
 class Dispatcher:
-    """The embedded broker and one worker per step, within the gateway's event loop."""
+    """The embedded broker and one worker per queue, within the gateway's event loop.
+
+    Each worker has a thread of its own, so that a slow step holds up only the requests that need it.
+    """
 
     def __init__(self, settings: Settings, backend: Backend) -> None:
         self._settings = settings
         self._backend = backend
         self._broker = MemoryBroker(settings.queue_depth)
-        limits = BatchLimits(count=settings.max_batch)
-        self._workers = [Worker(self._broker, *item, limits) for item in backend.handlers.items()]
+        images, texts = BatchLimits(settings.max_batch), BatchLimits(settings.max_text_batch)
+        self._workers = [
+            Worker(self._broker, step, handler, texts if step == "lmm" else images)
+            for step, handler in backend.handlers.items()
+        ]
+        self._open: set[asyncio.Future[Result]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._warming: asyncio.Task[None] | None = None
         self._seconds_per_job = 1.0
@@ -67,6 +70,8 @@ class Dispatcher:
     async def stop(self) -> None:
         """Finish what was accepted."""
         self.draining = True
+        # Before any worker stops, for a stopped one would miss what moves on to it.
+        await asyncio.gather(*self._open, return_exceptions=True)
         for worker in self._workers:
             worker.stop()
         await asyncio.gather(*self._tasks, *filter(None, [self._warming]), return_exceptions=True)
@@ -75,12 +80,14 @@ class Dispatcher:
         """Seconds until a full queue should have drained, 1 to 60."""
         return min(60, max(1, math.ceil(self._seconds_per_job * self._settings.queue_depth)))
 
-    async def run(self, request: Request, kind: Kind, payload: bytes, **options: Any) -> Result:
+    async def run(self, request: Request, kind: Kind, route: Route, payload: bytes, **options: Any) -> Result:
         """The job's result. Raises its error, or a 499 problem, unread, when the client went away."""
         deadline = time.time() + self._settings.job_timeout_seconds
-        job = Job(kind, payload, ROUTES[kind], options, deadline=deadline)
+        compatibility = str(options.get("profile", ""))
+        job = Job(kind, payload, route, options, compatibility, deadline=deadline)
         await self._broker.submit(job)
         working = asyncio.ensure_future(self._broker.result(job.id))
+        self._open.add(working)
         leaving = asyncio.ensure_future(_disconnected(request))
         try:
             await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -88,6 +95,7 @@ class Dispatcher:
                 raise ProblemError(499, "client-gone", "Client gone", "the client closed the connection")
             result = working.result()
         finally:
+            self._open.discard(working)
             working.cancel()
             leaving.cancel()
             await asyncio.gather(working, leaving, return_exceptions=True)

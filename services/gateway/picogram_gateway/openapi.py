@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from picogram_gateway.bodies import PICOGRAM
 from picogram_gateway.problems import BASE, MEDIA_TYPE, Problem
@@ -41,42 +42,99 @@ _PROBLEMS: dict[int, list[tuple[str, str, str]]] = {
     500: [("internal", "Internal error", "an unexpected error")],
     503: [
         ("queue-full", "Queue full", "64 jobs are waiting already"),
-        ("model-missing", "Model missing", "weights are not where they should be"),
+        (
+            "model-missing",
+            "Model missing",
+            "features-1.safetensors is missing: run `picogram models pull features`",
+        ),
         ("not-ready", "Not ready", "the models are not loaded yet"),
     ],
     504: [("job-timeout", "Deadline passed", "the deadline passed before the job was done")],
 }
 
+_MASK = ["........"] * 4 + ["..####.."] * 3 + ["........"]
 INSPECT_EXAMPLE: Schema = {
     "version": 1,
-    "profile": "base",
+    "profile": "stc",
     "width": 512,
     "height": 512,
     "downscale": 1,
     "model": 1,
     "rate": 20,
-    "file_bytes": 655,
-    "bpp": 0.01999,
-    "header_bytes": 9,
-    "sections": {"latent": 646},
+    "file_bytes": 683,
+    "bpp": 0.02084,
+    "header_bytes": 12,
+    "sections": {"latent": 646, "caption": 25},
+    "details": {
+        "latent": {
+            "bytes": 646,
+            "bits": 5168,
+            "bpp": 0.01971,
+            "coder": "latent-1",
+            "text": None,
+            "problem": None,
+        },
+        "caption": {
+            "bytes": 25,
+            "bits": 200,
+            "bpp": 0.00076,
+            "coder": "exact-lm/short",
+            "text": "A wet dog runs over a meadow.",
+            "problem": None,
+        },
+    },
+    "checks": {"picture": "ok", "words": "ok"},
+    "warnings": [],
+    "description": {"caption": "A wet dog runs over a meadow.", "objects": []},
+}
+DESCRIBE_EXAMPLE: Schema = {
+    "caption": "A wet dog runs over a meadow.",
+    "objects": [{"name": "dog", "detail": "a brown dog with wet fur", "mask": _MASK}],
 }
 MODELS_EXAMPLE: Schema = {
-    "profiles": ["base"],
+    "profiles": ["base", "stc"],
     "models": [{"id": 1, "file": "latent-1.safetensors", "sha256": "9f86d081…"}],
-    "limits": {"max_body_bytes": 67108864, "max_pixels": 40000000, "job_timeout_seconds": 120.0},
+    "text_models": [
+        {"id": 1, "kind": "text", "file": "text-lm-1.safetensors", "sha256": "2442b1d7…", "state": "pulled"}
+    ],
+    "limits": {
+        "max_body_bytes": 67108864,
+        "max_pixels": 40000000,
+        "max_caption_characters": 10000,
+        "job_timeout_seconds": 120.0,
+    },
     "media_types": ["image/png", "image/webp", "image/avif", "image/jpeg"],
 }
-ENCODE_HEADERS: Schema = {
-    name: {"description": text, "schema": {"type": kind}}
-    for name, text, kind in (
-        ("ETag", "SHA-256 of the file", "string"),
-        ("X-Picogram-Bytes", "Size of the file", "integer"),
-        ("X-Picogram-Bpp", "Bits per pixel, everything counted", "number"),
-        ("X-Picogram-Width", "Pixels", "integer"),
-        ("X-Picogram-Height", "Pixels", "integer"),
-        ("Server-Timing", "Milliseconds in the queue and running", "string"),
-    )
-}
+_WORDS = (
+    ("X-Picogram-Caption", "The caption, percent-encoded UTF-8, cut after 4,096 bytes", "string"),
+    ("X-Picogram-Warning", "What was left out, and why; one header per warning", "string"),
+)
+_TIMING = (("Server-Timing", "Milliseconds in queues and running", "string"),)
+
+
+def _headers(*headers: tuple[str, str, str]) -> Schema:
+    return {name: {"description": text, "schema": {"type": kind}} for name, text, kind in headers}
+
+
+ENCODE_HEADERS = _headers(
+    ("ETag", "SHA-256 of the file", "string"),
+    ("X-Picogram-Bytes", "Size of the file: the sum of the next four", "integer"),
+    ("X-Picogram-Header-Bytes", "Header and checksums", "integer"),
+    ("X-Picogram-Latent-Bytes", "The picture's section", "integer"),
+    ("X-Picogram-Caption-Bytes", "The caption's section, 0 without", "integer"),
+    ("X-Picogram-Objects-Bytes", "The objects' section, 0 without", "integer"),
+    ("X-Picogram-Bpp", "Bits per pixel, everything counted", "number"),
+    ("X-Picogram-Width", "Pixels", "integer"),
+    ("X-Picogram-Height", "Pixels", "integer"),
+    *_WORDS,
+    *_TIMING,
+)
+DECODE_HEADERS = _headers(
+    ("X-Picogram-Width", "Pixels", "integer"),
+    ("X-Picogram-Height", "Pixels", "integer"),
+    *_WORDS,
+    *_TIMING,
+)
 
 
 def problems(*statuses: int) -> dict[int | str, Schema]:
@@ -95,9 +153,10 @@ def json_success(description: str, example: Schema) -> dict[int | str, Schema]:
     return {200: {"description": description, "content": {"application/json": {"example": example}}}}
 
 
-def image_body() -> Schema:
-    """The ``openapi_extra=`` of a route that takes an image."""
-    return _body((*_IMAGES, "application/octet-stream"), "image")
+def image_body(arguments: type[BaseModel] | None = None) -> Schema:
+    """The ``openapi_extra=`` of a route that takes an image, and perhaps arguments as form fields."""
+    fields = arguments.model_json_schema()["properties"] if arguments else {}
+    return _body((*_IMAGES, "application/octet-stream"), "image", fields)
 
 
 def picogram_body() -> Schema:
@@ -138,7 +197,8 @@ def _response(status: int) -> Schema:
     return response
 
 
-def _body(media_types: tuple[str, ...], field: str) -> Schema:
-    form = {"type": "object", "required": [field], "properties": {field: _BINARY["schema"]}}
+def _body(media_types: tuple[str, ...], file: str, fields: Schema | None = None) -> Schema:
+    properties = {file: _BINARY["schema"], **(fields or {})}
+    form = {"type": "object", "required": [file], "properties": properties}
     content: Schema = {**dict.fromkeys(media_types, _BINARY), "multipart/form-data": {"schema": form}}
     return {"requestBody": {"required": True, "content": content}}

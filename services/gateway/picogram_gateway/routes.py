@@ -1,29 +1,33 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP surface, version 1: encode, decode, inspect, models, and three probes."""
+"""The HTTP surface, version 1: encode, decode, inspect, describe, models, and three probes."""
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from picogram.images import DEFAULT_LIMITS, MEDIA_TYPES
-from picogram.jobs import Result
+from picogram.semantics.description import MAX_CAPTION_CHARACTERS
 from picogram_gateway import openapi
-from picogram_gateway.bodies import PICOGRAM, is_image, is_picogram, read_payload
+from picogram_gateway.answers import respond, respond_with_file
+from picogram_gateway.bodies import PICOGRAM, is_image, is_picogram, read_body
 from picogram_gateway.dispatch import Backend, Dispatcher
 from picogram_gateway.negotiation import negotiate
 from picogram_gateway.problems import ProblemError
 from picogram_gateway.settings import Settings
+from picogram_gateway.steps import DESCRIBE, decode_route, encode_route, inspect_route
 
 router = APIRouter()
 
 
 class EncodeQuery(BaseModel):
-    """How small, or how good; at most one of ``bytes``, ``bpp`` and ``quality``."""
+    """How small, or how good (at most one of ``bytes``, ``bpp`` and ``quality``), and with which words."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,7 +38,15 @@ class EncodeQuery(BaseModel):
         None, gt=0, allow_inf_nan=False, description="Largest size in bits per pixel", examples=[0.04]
     )
     quality: float | None = Field(None, ge=0, le=100, description="Quality instead of a size", examples=[35])
-    profile: Literal["base"] = "base"
+    profile: Literal["base", "stc"] = Field(
+        "base", description="`base`: a picture only; `stc`: with a caption"
+    )
+    caption: str | None = Field(
+        None,
+        max_length=MAX_CAPTION_CHARACTERS,
+        description="The caption for `stc`, instead of the captioner's",
+        examples=["A lighthouse above a rocky shore."],
+    )
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
@@ -42,24 +54,42 @@ class EncodeQuery(BaseModel):
             raise ValueError("give one of bytes, bpp and quality")
         return self
 
+    @model_validator(mode="after")
+    def _caption_has_a_place(self) -> Self:
+        if self.caption is not None and self.profile == "base":
+            raise ValueError("profile base carries no caption: ask for profile=stc")
+        return self
+
+    def joined(self, fields: Mapping[str, str]) -> Self:
+        """These arguments and those of a form; invalid or doubled ones are 422 problems."""
+        given = self.model_dump(by_alias=True, exclude_unset=True)
+        if twice := sorted(given.keys() & fields.keys()):
+            detail = f"{twice[0]} is in the query and in the form"
+            raise ProblemError(422, "usage", "Invalid arguments", detail)
+        try:
+            return type(self).model_validate({**given, **fields})
+        except ValidationError as error:
+            raise RequestValidationError(
+                [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+            ) from error
+
 
 @router.post(
     "/v1/encode",
     summary="Image to .pico file",
     response_class=Response,
-    openapi_extra=openapi.image_body(),
+    openapi_extra=openapi.image_body(EncodeQuery),
     responses=openapi.success("The .pico file", PICOGRAM, headers=openapi.ENCODE_HEADERS)
     | openapi.problems(400, 413, 415, 422, 500, 503, 504),
 )
 async def encode(request: Request, query: Annotated[EncodeQuery, Query()]) -> Response:
-    """Send the image as the raw body, or as the form field `image`."""
-    image = await read_payload(request, "image", is_image)
-    result = await _dispatcher(request).run(request, "encode", image, **query.model_dump(by_alias=True))
-    digest = hashlib.sha256(result.payload).hexdigest()
-    headers = {"ETag": f'"{digest}"', "X-Picogram-Bytes": str(len(result.payload))}
-    if "bpp" in result.metadata:
-        headers["X-Picogram-Bpp"] = f"{result.metadata['bpp']:.6f}"
-    return _respond(result, headers)
+    """Send the image as the raw body, or as the form field `image`; arguments may be form fields as well."""
+    body = await read_body(request, "image", is_image)
+    options = query.joined(body.fields)
+    result = await _dispatcher(request).run(
+        request, "encode", encode_route(options.profile), body.payload, **options.model_dump(by_alias=True)
+    )
+    return respond_with_file(result)
 
 
 @router.post(
@@ -67,18 +97,21 @@ async def encode(request: Request, query: Annotated[EncodeQuery, Query()]) -> Re
     summary=".pico file to image",
     response_class=Response,
     openapi_extra=openapi.picogram_body(),
-    responses=openapi.success("The image, partly imagined", *MEDIA_TYPES)
+    responses=openapi.success("The image, partly imagined", *MEDIA_TYPES, headers=openapi.DECODE_HEADERS)
     | openapi.problems(400, 406, 413, 415, 422, 500, 503, 504),
 )
 async def decode(request: Request) -> Response:
     """Send the file as the raw body, or as the form field `file`; `Accept` chooses the image type.
 
-    What the file does not hold, the decoder imagines: do not take details for evidence.
+    What the file does not hold, the decoder imagines: do not take details for evidence. Words that cannot be read are
+    left out with a warning, and the picture comes all the same.
     """
     media_type = negotiate(",".join(request.headers.getlist("accept")), list(MEDIA_TYPES))
-    data = await read_payload(request, "file", is_picogram)
-    result = await _dispatcher(request).run(request, "decode", data, media_type=media_type)
-    return _respond(result, {"Vary": "Accept"})
+    data = (await read_body(request, "file", is_picogram)).payload
+    result = await _dispatcher(request).run(
+        request, "decode", decode_route(data), data, media_type=media_type
+    )
+    return respond(result, {"Vary": "Accept"})
 
 
 @router.post(
@@ -86,13 +119,29 @@ async def decode(request: Request) -> Response:
     summary="What a .pico file says about itself",
     response_class=Response,
     openapi_extra=openapi.picogram_body(),
-    responses=openapi.json_success("Header and sections", openapi.INSPECT_EXAMPLE)
+    responses=openapi.json_success("Header, sections and words", openapi.INSPECT_EXAMPLE)
     | openapi.problems(400, 413, 415, 422, 500, 503, 504),
 )
 async def inspect(request: Request) -> Response:
-    """Reads the header only; no model runs."""
-    data = await read_payload(request, "file", is_picogram)
-    return _respond(await _dispatcher(request).run(request, "inspect", data))
+    """Reads the header and the words, where there are any; no picture is drawn."""
+    data = (await read_body(request, "file", is_picogram)).payload
+    return respond(
+        await _dispatcher(request).run(request, "inspect", inspect_route(data), data), caption=False
+    )
+
+
+@router.post(
+    "/v1/describe",
+    summary="What an image shows, in words",
+    response_class=Response,
+    openapi_extra=openapi.image_body(),
+    responses=openapi.json_success("Caption and objects", openapi.DESCRIBE_EXAMPLE)
+    | openapi.problems(400, 413, 415, 422, 500, 503, 504),
+)
+async def describe(request: Request) -> Response:
+    """Send the image as the raw body, or as the form field `image`; the captioner may err."""
+    image = (await read_body(request, "image", is_image)).payload
+    return respond(await _dispatcher(request).run(request, "describe", DESCRIBE, image), caption=False)
 
 
 @router.get(
@@ -102,15 +151,17 @@ async def inspect(request: Request) -> Response:
     | openapi.problems(500, 503),
 )
 async def models(request: Request) -> dict[str, Any]:
-    """The manifests of the installed models, with their hashes and licences."""
+    """The manifests of the models, with their hashes and licences; those for words have to be pulled."""
     settings: Settings = request.app.state.settings
     backend: Backend = request.app.state.backend
     limits = {
         "max_body_bytes": settings.max_body_bytes,
         "max_pixels": DEFAULT_LIMITS.max_pixels,
+        "max_caption_characters": MAX_CAPTION_CHARACTERS,
         "job_timeout_seconds": settings.job_timeout_seconds,
     }
-    return {**backend.catalogue(), "limits": limits, "media_types": list(MEDIA_TYPES)}
+    catalogue = await asyncio.to_thread(backend.catalogue)  # files may have to be hashed
+    return {**catalogue, "limits": limits, "media_types": list(MEDIA_TYPES)}
 
 
 @router.get("/livez", summary="Does the process respond?")
@@ -140,13 +191,3 @@ async def readyz(request: Request) -> dict[str, str]:
 def _dispatcher(request: Request) -> Dispatcher:
     dispatcher: Dispatcher = request.app.state.dispatcher
     return dispatcher
-
-
-def _respond(result: Result, headers: dict[str, str] | None = None) -> Response:
-    """The result's bytes, its size in pixels where known, and where the time went."""
-    headers = headers or {}
-    for name in ("width", "height"):
-        if name in result.metadata:
-            headers[f"X-Picogram-{name.title()}"] = str(result.metadata[name])
-    headers["Server-Timing"] = ", ".join(f"{n};dur={1000 * s:.1f}" for n, s in result.timings.items())
-    return Response(result.payload, headers=headers, media_type=result.media_type)

@@ -31,6 +31,11 @@ class Settings(BaseSettings):
     max_batch: int = Field(
         default=1, ge=1, description="Jobs per handler call; 1 as base codes one image at a time."
     )
+    max_text_batch: int = Field(
+        default=16,
+        ge=1,
+        description="Jobs per call of the language model, which shares its passes among texts.",
+    )
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="auto: text on a terminal."
     )

@@ -36,7 +36,7 @@ def report(error: Exception, name: str | None = None) -> int:
     if os.environ.get("PICOGRAM_DEBUG", "") not in ("", "0"):
         raise error
     known = as_picogram_error(error)
-    print(f"error: {f'{name}: ' if name else ''}{known} [{known.slug}]".translate(_VISIBLE), file=sys.stderr)
+    print(f"error: {f'{name}: ' if name else ''}{known} [{known.slug}]".translate(VISIBLE), file=sys.stderr)
     return known.exit_code
 
 
@@ -60,7 +60,9 @@ def missing_extra(what: str, extra: str) -> PicogramError:
 
 def say(text: str, *, aside: bool = False) -> None:
     """One line for a person, on stdout, or on stderr where stdout carries the result (``aside``)."""
-    print(text.translate(_VISIBLE), file=sys.stderr if aside else sys.stdout)
+    stream = sys.stderr if aside else sys.stdout
+    encoding = stream.encoding or "utf-8"  # captions hold any script, some terminals do not
+    print(text.translate(VISIBLE).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def _progress(items: Sequence[Item], verb: str) -> Iterator[Item]:
@@ -85,4 +87,4 @@ def _progress(items: Sequence[Item], verb: str) -> Iterator[Item]:
 
 
 # File names may hold control characters, also ones that move a terminal's cursor, and undecodable bytes.
-_VISIBLE = {code: "?" for code in (*range(32), *range(127, 160), *range(0xDC80, 0xDD00))}
+VISIBLE = {code: "?" for code in (*range(32), *range(127, 160), *range(0xDC80, 0xDD00))}

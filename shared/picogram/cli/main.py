@@ -25,11 +25,25 @@ from picogram.cli import models
 from picogram.cli.batch import for_each, missing_extra, report, say
 from picogram.cli.files import check_target, read_bytes, write_bytes
 from picogram.cli.paths import IMAGE_SUFFIXES, STREAM, Item, expand, plan
+from picogram.cli.png_text import with_text
+from picogram.cli.words import (
+    caption_cost,
+    given_caption,
+    print_description,
+    show_details,
+    show_words,
+    warn,
+)
 from picogram.errors import UsageError
-from picogram.images import MEDIA_TYPES, write_image
+from picogram.images import MEDIA_TYPES, read_image, write_image
+from picogram.semantics.words import ReadText, default_words
 
 app = typer.Typer(name="picogram", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(models.app, name="models")
+
+
+SOFTWARE = {"Software": "picogram; partly imagined"}
+"""What decoded PNG files say of their origin."""
 
 
 class ImageFormat(StrEnum):
@@ -83,24 +97,43 @@ def encode(
     quality: Annotated[
         float | None, typer.Option("--quality", "-q", min=0, max=100, help="0 to 100.", show_default=False)
     ] = None,
-    profile: Annotated[str, typer.Option(help="How the picture is coded.")] = "base",
+    profile: Annotated[
+        str, typer.Option(help="How the picture is coded: base, or stc with a caption in the file.")
+    ] = "base",
+    caption: Annotated[
+        str | None,
+        typer.Option(help="The caption, for --profile stc. Default: a captioner's.", show_default=False),
+    ] = None,
+    caption_file: Annotated[
+        Path | None, typer.Option(help="The caption in a UTF-8 file.", show_default=False)
+    ] = None,
     overwrite: Overwrite = False,
 ) -> int:
     """Code images as .pico files. Give at most one of --bytes, --bpp and --quality."""
     if sum(value is not None for value in (budget, bpp, quality)) > 1:
         raise UsageError("give at most one of --bytes, --bpp and --quality")
+    words = given_caption(caption, caption_file)
 
     def encode_one(item: Item) -> None:
         check_target(item.target, overwrite)
         start = time.perf_counter()
         source = sys.stdin.buffer if item.source is None else item.source
-        data = picogram.encode(source, bytes=budget, bpp=bpp, quality=quality, profile=profile)
+        encoded = picogram.encode_detailed(
+            source, bytes=budget, bpp=bpp, quality=quality, profile=profile, caption=words
+        )
+        data, aside = encoded.data, item.target is None
         write_bytes(item.target, data, overwrite)
         seconds = time.perf_counter() - start
-        told = f"{len(data)} bytes, {picogram.inspect(data).bpp:.4f} bpp, {seconds:.2f} s"
-        say(f"{_title(item)}: {told}", aside=item.target is None)
+        found = picogram.inspect(data, text=ReadText(encoded.description, encoded.coders))
+        told = f"{len(data)} bytes, {found.bpp:.4f} bpp, {seconds:.2f} s"
+        say(f"{_title(item)}: {told}", aside=aside)
+        show_words(encoded.description, caption_cost(found), aside=aside)
+        warn(item.name, encoded.warnings)
 
-    items = plan(expand(inputs, IMAGE_SUFFIXES), out, picogram.SUFFIX, folder=_has_folder(inputs))
+    sources = expand(inputs, IMAGE_SUFFIXES)
+    if words is not None and len(sources) > 1:
+        raise UsageError("a caption fits one image only")
+    items = plan(sources, out, picogram.SUFFIX, folder=_has_folder(inputs))
     return for_each(items, encode_one, "encoding")
 
 
@@ -122,10 +155,16 @@ def decode(
     def decode_one(item: Item) -> None:
         check_target(item.target, overwrite)
         start = time.perf_counter()
-        image = picogram.decode(read_bytes(item.source, Limits.max_file_bytes))
-        write_bytes(item.target, write_image(image, media_type), overwrite)
+        decoded = picogram.decode_detailed(read_bytes(item.source, Limits.max_file_bytes))
+        image, description = decoded.picture, decoded.description
+        data = write_image(image, media_type)
+        if media_type == "image/png":
+            data = with_text(data, SOFTWARE | ({"Description": description.caption} if description else {}))
+        write_bytes(item.target, data, overwrite)
         told = f"{image.width}x{image.height}, {time.perf_counter() - start:.2f} s"
         say(f"{_title(item)}: {told}", aside=item.target is None)
+        show_words(description, aside=True)
+        warn(item.name, decoded.warnings)
 
     planned = plan(items, out, MEDIA_TYPES[media_type].suffix, folder=folder)
     return for_each(planned, decode_one, "decoding")
@@ -136,7 +175,7 @@ def inspect(
     files: Inputs,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line and file.")] = False,
 ) -> int:
-    """Show what .pico files say of themselves, without decoding them."""
+    """Show what .pico files say of themselves, words included, without decoding the pictures."""
 
     def inspect_one(item: Item) -> None:
         described = picogram.inspect(read_bytes(item.source, Limits.max_file_bytes)).as_dict()
@@ -146,6 +185,21 @@ def inspect(
             _show(item.name, described)
 
     return for_each(expand(files, [picogram.SUFFIX]), inspect_one, "inspecting")
+
+
+@app.command()
+def caption(
+    images: Inputs,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line and image.")] = False,
+) -> int:
+    """Describe images in words, as encode --profile stc would."""
+
+    def caption_one(item: Item) -> None:
+        picture = read_image(sys.stdin.buffer if item.source is None else item.source)
+        (description,) = default_words().describe([picture])
+        print_description(item.name, description, as_json=as_json)
+
+    return for_each(expand(images, IMAGE_SUFFIXES), caption_one, "describing")
 
 
 @app.command()
@@ -220,8 +274,13 @@ def _format_of(out: str | None, *, folder: bool) -> str:
 def _show(name: str, described: dict[str, Any]) -> None:
     say(name)
     for key, value in described.items():
+        if key == "details":
+            show_details(value)
+            continue
         if isinstance(value, dict):
             value = ", ".join(f"{part} {size}" for part, size in value.items())
+        if isinstance(value, tuple):
+            value = "; ".join(value) or "none"
         say(f"  {key:<13} {f'{value:.4f}' if isinstance(value, float) else value}")
 
 

@@ -5,6 +5,7 @@
     gateway ── submit ──> Broker ── fetch (a batch) ──> Worker ── handler(list[Job]) in a thread
        ^                    │  ^                           │
        └────── result ──────┘  └───── finish (per job) ────┘
+                            └─ the route goes on: the next step's queue
 
 ``MemoryBroker`` keeps everything in one process. The protocol is small enough for Redis Streams to follow,
 and ``Worker`` is the only batching loop there is.

@@ -31,13 +31,16 @@ class Broker(Protocol):
         """Give the job up; true if it was not finished yet. A running handler ends unheard."""
 
     async def fetch(self, step: str, limits: BatchLimits, wait: float | None = None) -> list[Job]:
-        """The next batch: compatible jobs, oldest first; waits ``wait`` seconds (None: for ever) for one.
+        """The next batch: jobs of one ``batch_key``, oldest first; waits ``wait`` seconds (None: for ever) for one.
 
         Expired jobs are dropped with ``JobTimeout``. An empty list means that none came.
         """
 
     async def finish(self, job: Job, outcome: Outcome) -> None:
-        """Report a fetched job: an exception or the last step ends it, else it moves to its next step."""
+        """Report a fetched job: an exception or the last step ends it, else it moves on to its next step.
+
+        See ``Job.after``. A queue takes a job that moves on even when it is full, for that job was accepted.
+        """
 
     async def depth(self, step: str) -> int:
-        """Jobs of that step that wait or run."""
+        """Jobs that wait in that step's queue or run."""

@@ -10,16 +10,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-Kind = Literal["encode", "decode", "inspect"]
+Kind = Literal["encode", "decode", "inspect", "describe"]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a handler made of one job: bytes of some media type, and facts about them."""
+    """What a handler made of one job: bytes of some media type, facts about them, and what a person should know.
+
+    ``metadata`` holds plain values only (what JSON has), for it crosses machines.
+    """
 
     payload: bytes
     media_type: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds by phase (``queue``, ``run``); filled in by the worker, summed over a route."""
 
@@ -28,10 +32,11 @@ class Result:
 class Job:
     """One thing to do.
 
-    ``route`` names the steps still to take, the next one first; each is a queue with its own workers, and the
-    result of one step is the payload of the next. Jobs of one step with equal ``compatibility`` may share a
-    batch; ``cost`` (pixels, where known) says how much of a batch one fills. Times are Unix seconds, for they
-    cross machines.
+    ``route`` names the steps still to take, the next one first. A step is ``queue`` or ``queue:task``: each queue has
+    its own workers, the task tells them what to do. The result of one step is the payload of the next; its
+    metadata join ``facts`` and its warnings ``warnings``, which travel on to the end of the route. Jobs of one task
+    with equal ``compatibility`` may share a batch; ``cost`` (pixels, where known) says how much of a batch one
+    fills. Times are Unix seconds, for they cross machines.
     """
 
     kind: Kind
@@ -44,6 +49,8 @@ class Job:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     queued_at: float = field(default_factory=time.time)
     timings: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.route:
@@ -51,20 +58,35 @@ class Job:
 
     @property
     def step(self) -> str:
-        """The step to take now."""
-        return self.route[0]
+        """The queue to wait in now."""
+        return self.route[0].partition(":")[0]
+
+    @property
+    def task(self) -> str:
+        """What that queue's worker is to do; empty where it does one thing only."""
+        return self.route[0].partition(":")[2]
+
+    @property
+    def batch_key(self) -> tuple[str, str]:
+        """Jobs of one queue may share a batch if this is equal."""
+        return self.task, self.compatibility
 
     def expired(self, now: float) -> bool:
         """Whether the deadline has passed."""
         return self.deadline is not None and now >= self.deadline
 
-    def advance(self, result: Result) -> Job:
-        """The same job at the next step of its route, fed with this step's result."""
+    def after(self, result: Result) -> Job | Result:
+        """The same job at its next step, or the result of the whole route where this was its last."""
+        facts = {**self.facts, **result.metadata}
+        warnings = self.warnings + result.warnings
+        if len(self.route) == 1:
+            return replace(result, metadata=facts, warnings=warnings)
         return replace(
             self,
             payload=result.payload,
             route=self.route[1:],
-            options={**self.options, **result.metadata},
+            facts=facts,
+            warnings=warnings,
             queued_at=time.time(),
             timings=result.timings,
         )

@@ -72,10 +72,11 @@ class MemoryBroker:
         future = self._outcomes.get(job.id)
         if future is None or future.done():
             return
-        if isinstance(outcome, Result) and len(job.route) > 1:
-            self._enqueue(job.advance(outcome))
+        following = job.after(outcome) if isinstance(outcome, Result) else outcome
+        if isinstance(following, Job):
+            self._enqueue(following)
         else:
-            future.set_result(outcome)
+            future.set_result(following)
 
     async def depth(self, step: str) -> int:
         return len(self._waiting[step]) + sum(job.step == step for job in self._running.values())
@@ -90,7 +91,7 @@ class MemoryBroker:
         batch: list[Job] = []
         cost = 0
         for job in self._waiting[step]:
-            if batch and (job.compatibility != batch[0].compatibility or cost + job.cost > limits.cost):
+            if batch and (job.batch_key != batch[0].batch_key or cost + job.cost > limits.cost):
                 continue
             batch.append(job)
             cost += job.cost

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Profile ``base``: a latent and nothing else.
+"""The latent of a picture at the best rate that fits, beside whatever words the file carries; all of profile ``base``.
 
 picture ── halve 0..3 times ── latent codec at the best rate that fits ── .pico
 .pico ── latent codec ── enlarge to the original size ── picture
@@ -9,17 +9,20 @@ picture ── halve 0..3 times ── latent codec at the best rate that fits �
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
 
 from picogram.bitstream import Header, Picogram, Profile, serialise
-from picogram.bitstream.container import MAX_HALVINGS
+from picogram.bitstream.container import MAX_HALVINGS, write_varint
 from picogram.errors import BudgetTooSmall
 from picogram.latent.codec import Analysed, PhotoCodec, load_codec
 from picogram.latent.exact_prior import RATE_COUNT
+
+NO_WORDS: Mapping[str, bytes] = MappingProxyType({})
 
 _PROBES = 6
 _TYPICAL_BPP, _TYPICAL_SLOPE = 0.009, 0.0115
@@ -35,6 +38,7 @@ class _Candidate:
     codec: PhotoCodec
     analysed: Analysed
     header: Header
+    words: Mapping[str, bytes]
 
     @property
     def pixels(self) -> int:
@@ -43,26 +47,38 @@ class _Candidate:
 
     def file(self, rate: int) -> bytes:
         section = self.codec.section(self.analysed, rate)
-        return serialise(Picogram(self.header, section))
+        return serialise(Picogram(self.header, section, dict(self.words)))
 
     def estimate(self, rate: int) -> float:
+        """Bytes of the file at a rate, without its words."""
         overhead = len(serialise(Picogram(self.header, b"")))
         return overhead + self.codec.estimate(self.analysed, rate)
 
 
-def encode_quality(picture: Image.Image, rate: int) -> bytes:
-    """Code an RGB picture at a rate index 0..255."""
-    return _candidate(picture, 0).file(rate)
+def encode_quality(
+    picture: Image.Image,
+    rate: int,
+    profile: Profile = Profile.BASE,
+    words: Mapping[str, bytes] = NO_WORDS,
+) -> bytes:
+    """Code an RGB picture at a rate index 0..255; ``words`` are ready sections by name."""
+    return _candidate(picture, 0, profile, words).file(rate)
 
 
-def encode_within(picture: Image.Image, budget: int) -> bytes:
-    """Code an RGB picture into at most ``budget`` bytes, as close below as the rate steps allow.
+def encode_within(
+    picture: Image.Image,
+    budget: int,
+    profile: Profile = Profile.BASE,
+    words: Mapping[str, bytes] = NO_WORDS,
+) -> bytes:
+    """Code an RGB picture into at most ``budget`` bytes, words included, as close below as the rate steps allow.
 
     Raises BudgetTooSmall, which names the smallest size that would do.
     """
+    room = budget - words_size(words)
     for halvings in range(MAX_HALVINGS + 1):
-        candidate = _candidate(picture, halvings)
-        rate = largest_rate(candidate.estimate, budget, candidate.pixels)
+        candidate = _candidate(picture, halvings, profile, words)
+        rate = largest_rate(candidate.estimate, room, candidate.pixels) if room > 0 else None
         if rate is not None and (rate >= _SHRINK_BELOW or halvings == MAX_HALVINGS):
             found = _largest_file(candidate, rate, budget)
             if found is not None:
@@ -71,6 +87,11 @@ def encode_within(picture: Image.Image, budget: int) -> bytes:
     if len(smallest) > budget:
         raise BudgetTooSmall(f"no file of this picture fits {budget} bytes; the smallest has {len(smallest)}")
     return smallest
+
+
+def words_size(words: Mapping[str, bytes]) -> int:
+    """Bytes that sections add to a file, their lengths in the header included."""
+    return sum(len(write_varint(len(section))) + len(section) for section in words.values())
 
 
 def decode(picogram: Picogram) -> Image.Image:
@@ -120,9 +141,11 @@ def _largest_file(candidate: _Candidate, rate: int, budget: int) -> bytes | None
     return None
 
 
-def _candidate(picture: Image.Image, halvings: int) -> _Candidate:
+def _candidate(
+    picture: Image.Image, halvings: int, profile: Profile, words: Mapping[str, bytes]
+) -> _Candidate:
     codec = load_codec()
-    header = Header(Profile.BASE, picture.width, picture.height, codec.model, halvings)
+    header = Header(profile, picture.width, picture.height, codec.model, halvings)
     if halvings:
         picture = picture.resize(header.coded_size, Image.Resampling.LANCZOS)
-    return _Candidate(codec, codec.analyse(np.asarray(picture)), header)
+    return _Candidate(codec, codec.analyse(np.asarray(picture)), header, words)

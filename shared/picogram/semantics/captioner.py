@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -30,6 +32,7 @@ from picogram.models import weights_folder
 from picogram.models.store import features_file
 from picogram.semantics.description import Description
 from picogram.semantics.features import FeatureNet, Features, preprocess
+from picogram.semantics.regions import find_regions
 from picogram.text.lm.adapted import adapt
 from picogram.text.lm.generate import Search, beam_search
 from picogram.text.lm.load import load_exact_lm, load_tokens, unpack_prompts
@@ -39,6 +42,10 @@ from picogram.text.lm.tokens import Tokens
 CAPTIONER = 1
 CELLS = 3
 _BATCH = 8
+_DETAIL_WORDS = 8
+_DANGLING = frozenset(
+    ("a", "an", "and", "at", "by", "for", "from", "has", "in", "is", "of", "on", "the", "to", "with")
+)
 
 
 class Captioner:
@@ -52,13 +59,11 @@ class Captioner:
         self.prompt = unpack_prompts(tensors)["caption"]
         self.vocabulary = tensors["vocabulary"].long()
         floats = unpack_floats(
-            {
-                k: v
-                for k, v in tensors.items()
-                if not k.startswith("prompt.") and k != "vocabulary"
-            }
+            {k: v for k, v in tensors.items() if not k.startswith("prompt.") and k != "vocabulary"}
         )
-        self.projector = {k.removeprefix("projector."): v for k, v in floats.items() if k.startswith("projector.")}
+        self.projector = {
+            k.removeprefix("projector."): v for k, v in floats.items() if k.startswith("projector.")
+        }
         self.model = adapt(model, {k.removeprefix("adapters."): v for k, v in floats.items()})
 
     @torch.inference_mode()
@@ -66,13 +71,26 @@ class Captioner:
         """What the network sees in "RGB" pictures of any size."""
         return self.net(torch.stack([preprocess(p) for p in pictures]))
 
-    def describe(self, pictures: Sequence[Image.Image]) -> list[Description]:
-        """A caption for each "RGB" picture; empty where nothing sensible came out."""
+    def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
+        """A caption for each "RGB" picture, empty where nothing sensible came out, and up to three objects."""
         found: list[Description] = []
         for start in range(0, len(pictures), _BATCH):
             part = pictures[start : start + _BATCH]
-            found += [Description(caption) for caption in self.captions(self.features(part))]
+            for picture, caption in zip(part, self.captions(self.features(part)), strict=True):
+                regions = find_regions(self.net, picture, describe=self.detail) if objects else ()
+                found.append(Description(caption, regions))
         return found
+
+    def detail(self, picture: Image.Image, name: str, mask: npt.NDArray[np.bool_]) -> str:
+        """What the model says of an object when it looks at the part of the picture around its mask; may be empty."""
+        crop = picture.crop(_box(mask, *picture.size))
+        start = self.tokens.split(f"A {name}")
+        [caption] = self.captions(self.features([crop]), [start])
+        words = caption.split()[1 + len(name.split()) :]
+        phrase = re.split(r"[.,;:!?]", " ".join(words))[0].split()[:_DETAIL_WORDS]
+        while phrase and phrase[-1] in _DANGLING:
+            phrase.pop()
+        return " ".join(phrase)
 
     def captions(self, features: Features, starts: Sequence[Sequence[int]] | None = None) -> list[str]:
         """A sentence for each picture of a batch; ``starts``: tokens each has to begin with, equally many."""
@@ -93,11 +111,21 @@ class Captioner:
         x = F.layer_norm(seen, seen.shape[-1:], p["norm.weight"], p["norm.bias"])
         x = F.gelu(F.linear(x, p["first.weight"], p["first.bias"]) + p["place"])
         x = F.linear(x, p["second.weight"], p["second.bias"])
-        return F.layer_norm(x, x.shape[-1:]) * p["scale"]
+        return F.layer_norm(x, x.shape[-1:]) * p["size"]
+
+
+def _box(mask: npt.NDArray[np.bool_], width: int, height: int) -> tuple[int, int, int, int]:
+    """The mask's bounding box in pixels, one cell wider on every side: left, top, right, bottom."""
+    side = len(mask)
+    rows, cols = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    top, bottom = max(0, rows[0] - 1), min(side, rows[-1] + 2)
+    left, right = max(0, cols[0] - 1), min(side, cols[-1] + 2)
+    edges = left * width // side, top * height // side, -(-right * width // side), -(-bottom * height // side)
+    return int(edges[0]), int(edges[1]), int(edges[2]), int(edges[3])
 
 
 def sentence(text: str) -> str:
-    """A caption as people write it: no space before punctuation, a capital first. Looping or wordless text gives "". """
+    """A caption as people write it: no space before punctuation, a capital first. Looping or wordless text gives ""."""
     text = re.sub(r"\s+([.,;:!?'])", r"\1", " ".join(text.split()))
     words = re.findall(r"[a-z']+", text.lower())
     if len(words) < 2 or len(set(words)) < len(words) / 2.5:
@@ -107,7 +135,10 @@ def sentence(text: str) -> str:
 
 def captioner_manifest() -> dict[str, Any]:
     """Manifest of the shipped captioner."""
-    found: dict[str, Any] = json.loads((weights_folder() / f"captioner-{CAPTIONER}.json").read_text())
+    path = weights_folder() / f"captioner-{CAPTIONER}.json"
+    if not path.is_file():
+        raise ModelMissing(f"{path.name} is missing from this installation: reinstall picogram-codec")
+    found: dict[str, Any] = json.loads(path.read_text())
     return found
 
 

@@ -16,7 +16,26 @@ from picogram.text.rangecoder import RangeDecoder, RangeEncoder
 MAX_TEXT_BYTES: Final = 65536
 """More UTF-8 bytes than this in one text are neither written nor read."""
 
-_SIZE_COUNTS: Final = (8, 8, 16, 24, 32, 40, 40, 32, 20, 12, 8, 4, 4, 2, 2, 2, 1, 1)  # by bits: 0 to 17, sum 256
+_SIZE_COUNTS: Final = (
+    8,
+    8,
+    16,
+    24,
+    32,
+    40,
+    40,
+    32,
+    20,
+    12,
+    8,
+    4,
+    4,
+    2,
+    2,
+    2,
+    1,
+    1,
+)  # by bits: 0 to 17, sum 256
 
 
 def write(encoder: RangeEncoder, text: str) -> None:

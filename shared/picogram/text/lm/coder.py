@@ -107,8 +107,9 @@ class LMCoder:
                 mode = read_mode(decoder, self.prompts)
                 if mode.context and context is None:
                     raise CorruptBitstream("the words need a picture that is not there")
+                seen = (context() if callable(context) else context) if mode.context else None
                 readings.append(_Reading(decoder, mode))
-                needed.append((context() if callable(context) else context) if mode.context else None)
+                needed.append(seen)
             except PicogramError as error:
                 readings.append(error)
         alive = [r for r in readings if isinstance(r, _Reading)]

@@ -32,7 +32,10 @@ _PROMPT, _CONTEXT = "prompt.", "context."
 
 def text_manifest() -> dict[str, Any]:
     """Manifest of the shipped part of the text model."""
-    found: dict[str, Any] = json.loads((weights_folder() / f"text-{TEXT_MODEL}.json").read_text())
+    path = weights_folder() / f"text-{TEXT_MODEL}.json"
+    if not path.is_file():
+        raise ModelMissing(f"{path.name} is missing from this installation: reinstall picogram-codec")
+    found: dict[str, Any] = json.loads(path.read_text())
     return found
 
 

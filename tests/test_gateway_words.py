@@ -1,0 +1,131 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""Words over HTTP, with fake handlers: how captions come in and go out, and that their steps hold up nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from starlette.testclient import TestClient
+from test_gateway import CAPTION, PICOGRAM, Gate, async_client, check_problem, costs, latent, make_app, words
+
+from picogram.bitstream import Header, Picogram, Profile, parse, serialise
+from picogram_gateway.answers import MAX_CAPTION_HEADER, caption_header
+
+STC_FILE = serialise(Picogram(Header(Profile.STC, 4, 2, 1), b"latent", {"caption": b"words"}))
+
+
+@pytest.fixture
+def client() -> Iterator[TestClient]:
+    with TestClient(make_app(max_body_bytes=1000), raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_words_travel_from_the_language_model_to_the_file_and_its_headers(client: TestClient) -> None:
+    response = client.post("/v1/encode?profile=stc&bytes=300", content=b"photo")
+    assert unquote(response.headers["x-picogram-caption"]) == CAPTION
+    assert response.headers["x-picogram-caption-bytes"] == str(len(CAPTION.encode()))
+    assert response.headers["x-picogram-objects-bytes"] == "0"
+    assert costs(response) == len(response.content) == int(response.headers["x-picogram-bytes"])
+    assert parse(response.content).optional == {"caption": CAPTION.encode()}
+
+
+@pytest.mark.parametrize("caption", ["a dog", CAPTION, "", "a+b&c=d %41", 10_000 * "\N{BEAR FACE}"])
+def test_a_caption_comes_from_the_query_or_from_a_form(client: TestClient, caption: str) -> None:
+    if len(caption) < 1000:
+        query = client.post("/v1/encode", params={"profile": "stc", "caption": caption}, content=b"photo")
+        assert latent(query)["options"]["caption"] == caption
+    with TestClient(make_app()) as roomy:
+        form = {"caption": caption, "profile": "stc", "bytes": "500"}
+        response = roomy.post("/v1/encode", data=form, files={"image": ("name", b"photo")})
+    said = latent(response)
+    assert (said["options"]["caption"], said["options"]["bytes"], said["payload"]) == (caption, 500, "photo")
+
+
+@pytest.mark.parametrize(
+    ("query", "form"),
+    [
+        ("profile=stc", {"profile": "stc"}),
+        ("", {"bytes": "0"}),
+        ("", {"size": "1"}),
+        ("bytes=9", {"bpp": "1"}),
+        ("", {"caption": "a dog"}),
+        ("", {"profile": ["stc", "base"]}),
+    ],
+)
+def test_invalid_forms(client: TestClient, query: str, form: dict[str, Any]) -> None:
+    response = client.post(f"/v1/encode?{query}", data=form, files={"image": ("name", b"photo")})
+    check_problem(response, 422, "usage")
+
+
+@pytest.mark.parametrize("caption", ["", "a dog", "\N{BEAR FACE}" * 341, "\N{BEAR FACE}" * 342, "a" * 10_000])
+def test_captions_fit_a_header(caption: str) -> None:
+    header = caption_header(caption)
+    assert len(header) <= MAX_CAPTION_HEADER
+    assert header.isascii()
+    back = unquote(header, errors="strict")
+    assert back == caption or (back[-1] == "\N{HORIZONTAL ELLIPSIS}" and caption.startswith(back[:-1]))
+    assert (back == caption) == (len(caption) in (0, 5, 341))
+
+
+def test_decode_delivers_caption_and_warnings(client: TestClient) -> None:
+    response = client.post("/v1/decode", content=STC_FILE, headers={"content-type": PICOGRAM})
+    assert response.headers["content-type"] == "image/png"
+    assert unquote(response.headers["x-picogram-caption"]) == CAPTION
+    assert response.headers.get_list("x-picogram-warning") == ["the objects were left out: \\u202eodd"]
+    assert response.json()["facts"]["description"]["caption"] == CAPTION
+
+
+def test_files_without_words_pass_by_the_language_model(client: TestClient) -> None:
+    plain = serialise(Picogram(Header(Profile.BASE, 4, 2, 1), b"latent"))
+    response = client.post("/v1/decode", content=plain, headers={"content-type": PICOGRAM})
+    assert response.json()["facts"] == {}
+    assert "x-picogram-caption" not in response.headers
+
+
+def test_inspect_reads_words(client: TestClient) -> None:
+    response = client.post("/v1/inspect", content=STC_FILE, headers={"content-type": PICOGRAM})
+    assert response.json()["facts"]["description"]["caption"] == CAPTION
+
+
+def test_describe(client: TestClient) -> None:
+    response = client.post("/v1/describe", content=b"photo", headers={"content-type": "image/jpeg"})
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == {"caption": CAPTION, "objects": []}
+    check_problem(client.post("/v1/describe", content=b"model-missing"), 503, "model-missing")
+    check_problem(
+        client.post("/v1/describe", content=b"x", headers={"content-type": PICOGRAM}),
+        415,
+        "unsupported-media-type",
+    )
+
+
+async def test_words_keep_nobody_else_waiting_and_share_batches() -> None:
+    gate = Gate(words)
+    app = make_app(lmm=gate)
+    async with app.router.lifespan_context(app), async_client(app) as client:
+        wordy = [asyncio.create_task(client.post("/v1/decode", content=STC_FILE))]
+        await gate.busy.wait()
+        wordy += [asyncio.create_task(client.post("/v1/decode", content=STC_FILE)) for _ in range(20)]
+        while await app.state.dispatcher._broker.depth("lmm") < 21:  # noqa: ASYNC110 - a broker tells nobody
+            await asyncio.sleep(0.001)
+        assert (await client.post("/v1/encode", content=b"one")).status_code == 200
+        assert not any(task.done() for task in wordy)
+        gate.gone.set()
+        assert [response.status_code for response in await asyncio.gather(*wordy)] == [200] * 21
+    assert gate.sizes == [1, 16, 4]
+
+
+async def test_a_shutdown_waits_for_all_steps() -> None:
+    gate = Gate(words)
+    app = make_app(lmm=gate)
+    async with async_client(app) as client:
+        async with app.router.lifespan_context(app):
+            encoding = asyncio.create_task(client.post("/v1/encode?profile=stc", content=b"one"))
+            await gate.busy.wait()
+            asyncio.get_running_loop().call_later(0.05, gate.gone.set)
+        assert (await asyncio.wait_for(encoding, 5)).status_code == 200
