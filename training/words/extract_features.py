@@ -35,7 +35,9 @@ TOKEN_SIDE = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photos", type=Path)
     parser.add_argument("--weights", type=Path, required=True, help=".pth or .safetensors")
     parser.add_argument("--out", type=Path, required=True)

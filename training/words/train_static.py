@@ -53,7 +53,7 @@ class Recipe:
     """How large the model is, and how much a dense text weighs against a short caption."""
 
     merges: int = 2000
-    dense_weight: int = 3
+    dense_weight: int = 2
     runs_of_three: int = 45_000
     runs_of_two: int = 25_000
 
@@ -318,6 +318,7 @@ def main() -> None:
     data = packed(ones, twos, threes)
     file = zlib.compress(data, 9)
     per_character, per_text = mean_bits(StaticModel(data), held_out[::8])
+    described = hashlib.sha256(DENSE.read_bytes()).hexdigest()
     manifest = {
         "name": "static",
         "kind": "text",
@@ -326,7 +327,13 @@ def main() -> None:
         "sha256": hashlib.sha256(file).hexdigest(),
         "licence": "Apache-2.0",
         "origin": "counts of Flickr8k captions (first 90 % by name) and of training/words/dense.jsonl",
-        "training": {"command": COMMAND, "recipe": vars(recipe), "texts": len(short) + len(dense)},
+        "training": {
+            "command": COMMAND,
+            "recipe": vars(recipe),
+            "captions": len(short),
+            "dense": len(dense),
+            "dense_sha256": described,
+        },
         "held_out": {"bits_per_character": round(per_character, 3), "bits_per_caption": round(per_text, 1)},
     }
     (arguments.out / MODEL_FILE).write_bytes(file)

@@ -43,10 +43,12 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=809)
     parser.add_argument("--beams", type=int, default=3)
     parser.add_argument("--penalty", type=float, default=0.7)
+    parser.add_argument("--hint", type=float, help="nats for naming an object that was found")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     shipped = load_captioner()
     shipped.search = Search(beams=args.beams, penalty=args.penalty)
+    shipped.hint = shipped.hint if args.hint is None else args.hint
     rows = captioned(args.data)[1][: args.photos]
     captions = write(shipped, args.data, [row["file"] for row in rows])
     references = [row["captions"] for row in rows]
@@ -68,7 +70,7 @@ def write(captioner: Captioner, tar: Path, files: list[str]) -> list[str]:
                 Image.open(io.BytesIO(archive.extractfile(name).read())).convert("RGB")  # type: ignore[union-attr]
                 for name in files[start : start + 8]
             ]
-            captions += [d.caption for d in captioner.describe(photos)]
+            captions += [d.caption for d in captioner.describe(photos, objects=False)]
     return captions
 
 

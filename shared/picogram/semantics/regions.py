@@ -33,7 +33,8 @@ from picogram.semantics.features import FeatureNet, preprocess
 MAX_FOUND: Final = 3
 MASK_SIDE: Final = 8
 
-# Chosen on the held-out tenth of Flickr8k, where nine first names in ten are also in one of its captions.
+# Chosen on the last tenth of Flickr8k, by which names a person's captions bear out; on 500 other photos of it 150 of 161
+# first names were borne out and 6 of 12 further ones.
 MIN_SCORE: Final = 0.5
 MIN_SCORE_OF_MORE: Final = 0.3
 _CELL: Final = 32

@@ -8,8 +8,8 @@ The tables, from general to particular; each gives part of its weight to its own
 how frequent the token is (0), what follows the last token (1) and the last two (2) in the captions that were learnt, and
 what the text itself has held so far (3), after the last token (4), after the last two (5).
 
-Only integers decide: a blend is a cumulative function on a scale of 2**32, see ``_below``. The learnt counts are shipped as
-``static_model.bin``; ``docs/text.md`` gives the formats.
+Only integers decide: a blend is a cumulative function on a scale of 2**32, see ``_below``. The learnt counts are
+shipped as ``static_model.bin``; ``docs/text.md`` gives the formats.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from picogram.errors import CorruptBitstream, ModelDamaged
+from picogram.errors import CorruptBitstream, ModelDamaged, ModelMissing
 from picogram.text.rangecoder import RangeDecoder, RangeEncoder
 from picogram.text.raw import MAX_TEXT_BYTES, bytes_text, text_bytes
 
 MODEL_FILE: Final = "static_model.bin"
-MODEL_SHA256: Final = "d9e262a32a7b9235d487507ae443eb9707a89e6eb73555bcc3da5bdca98780d0"
+MODEL_SHA256: Final = "f9602d963e4f70c9afa8a0905ddae52b952d4b8e0967a00d7ba27c7f0f3b3650"
 SHARES: Final = 32
 """A learnt context gives a whole number of parts in so many to its own counts."""
 
@@ -120,20 +120,20 @@ class StaticModel:
 
     def __init__(self, data: bytes) -> None:
         fields = _Fields(data)
-        self.size = int(fields.take(1)[0])
-        lengths = fields.bytes(self.size)
+        self.size = int(fields.numbers(1)[0])
+        lengths = fields.take(self.size)
         self.strings = fields.strings(lengths)
         self.end = self.strings.index(b"")
-        levels = fields.bytes(self.size)
+        levels = fields.take(self.size)
         sums = [0, *accumulate(count(level) for level in levels)]
         self.base = [_SCALE * below // sums[-1] for below in sums]
-        top = levels[0]
-        self._costs = {s: 4 + top - level for s, level in zip(self.strings, levels, strict=True) if s}
+        rare = 2 * sums[-1].bit_length()  # a level is half a bit
+        self._costs = {s: rare - level for s, level in zip(self.strings, levels, strict=True) if s}
         self._ids = {string: token for token, string in enumerate(self.strings)}
-        firsts = np.flatnonzero(fields.take_bytes(self.size))
+        firsts = np.flatnonzero(fields.octets(self.size))
         self._one = _Contexts(fields, firsts)
-        followers = fields.take(self.size)
-        seconds = _ascending(fields.take(int(followers.sum())), followers)
+        followers = fields.numbers(self.size)
+        seconds = _ascending(fields.numbers(int(followers.sum())), followers)
         self._two = _Contexts(fields, np.repeat(np.arange(self.size), followers) * self.size + seconds)
 
     def tokens(self, data: bytes) -> list[int]:
@@ -152,19 +152,21 @@ class _Fields:
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
 
-    def bytes(self, number: int) -> bytes:
+    def take(self, number: int) -> bytes:
         start, self._at = self._at, self._at + number
         return self._data[start : self._at]
 
-    def take_bytes(self, number: int) -> npt.NDArray[np.int64]:
-        return np.frombuffer(self.bytes(number), np.uint8).astype(np.int64)
+    def octets(self, number: int) -> npt.NDArray[np.int64]:
+        values: npt.NDArray[np.int64] = np.frombuffer(self.take(number), np.uint8).astype(np.int64)
+        return values
 
-    def take(self, number: int) -> npt.NDArray[np.int64]:
-        low, high = self.take_bytes(number), self.take_bytes(number)
-        return low + 256 * high
+    def numbers(self, number: int) -> npt.NDArray[np.int64]:
+        values = self.octets(number)
+        values += 256 * self.octets(number)
+        return values
 
     def strings(self, lengths: Sequence[int]) -> list[bytes]:
-        return [self.bytes(length) for length in lengths]
+        return [self.take(length) for length in lengths]
 
 
 def _ascending(steps: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -172,7 +174,8 @@ def _ascending(steps: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> np
     sums = np.cumsum(steps + 1)
     starts = np.cumsum(sizes) - sizes
     before = np.concatenate(([0], sums))[starts]
-    return sums - np.repeat(before, sizes) - 1
+    ids: npt.NDArray[np.int64] = sums - np.repeat(before, sizes) - 1
+    return ids
 
 
 class _Contexts:
@@ -180,11 +183,11 @@ class _Contexts:
 
     def __init__(self, fields: _Fields, keys: npt.NDArray[np.int64]) -> None:
         self._rows = {key: row for row, key in enumerate(keys.tolist())}
-        self._shares = fields.bytes(len(keys))
-        sizes = fields.take(len(keys))
+        self._shares = fields.take(len(keys))
+        sizes = fields.numbers(len(keys))
         self._starts = np.concatenate(([0], np.cumsum(sizes))).tolist()
-        self._ids = _ascending(fields.take(self._starts[-1]), sizes).tolist()
-        self._levels = fields.bytes(self._starts[-1])
+        self._ids = _ascending(fields.numbers(self._starts[-1]), sizes).tolist()
+        self._levels = fields.take(self._starts[-1])
         self._tables: dict[int, Table] = {}
 
     def table(self, key: int) -> Table | None:
@@ -273,5 +276,8 @@ def load(packed: bytes) -> StaticModel:
 
 @lru_cache(maxsize=1)
 def static_model() -> StaticModel:
-    """The shipped model, read at first use."""
-    return load((resources.files("picogram.text") / MODEL_FILE).read_bytes())
+    """The shipped model, read at first use. Raises ModelMissing and ModelDamaged for a broken installation."""
+    file = resources.files("picogram.text") / MODEL_FILE
+    if not file.is_file():
+        raise ModelMissing(f"{MODEL_FILE} is missing from this installation: reinstall picogram-codec")
+    return load(file.read_bytes())

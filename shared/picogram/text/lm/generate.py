@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -17,8 +18,8 @@ from picogram.text.lm.tokens import END_OF_LINE, END_OF_TEXT
 
 @dataclass(frozen=True)
 class Search:
-    """``beams`` hypotheses each, at most ``longest`` tokens; scores are divided by ``length ** penalty`` (Wu et al., 2016,
-    without the offset). A bigram never occurs twice, which is how small models loop."""
+    """``beams`` hypotheses each, at most ``longest`` tokens; scores are divided by ``length ** penalty`` (Wu et al.,
+    2016, without the offset). A bigram never occurs twice, which is how small models loop."""
 
     beams: int = 3
     longest: int = 28
@@ -37,14 +38,19 @@ class _Beam:
 
 @torch.inference_mode()
 def beam_search(
-    model: ExactLM, cache: Cache, vocabulary: Tensor, search: Search, starts: Sequence[Sequence[int]]
+    model: ExactLM,
+    cache: Cache,
+    vocabulary: Tensor,
+    search: Search,
+    starts: Sequence[Sequence[int]],
+    hints: Sequence[dict[int, float]] | None = None,
 ) -> list[list[int]]:
     """Tokens after the start token for each row of ``cache``, without the end token.
 
     ``vocabulary [V] int64``: ids that may occur, END_OF_LINE among them. ``starts``: tokens each text must begin with,
-    all of the same number.
+    all of the same number. ``hints``: for each text, nats that a token earns where it first occurs.
     """
-    count = search.beams
+    hints = hints or [{}] * len(starts)
     first = torch.tensor([[END_OF_TEXT, *start] for start in starts])
     hidden = model.forward(model.embed(first), cache)[:, -1]
     groups = [[_Beam(list(start), 0.0)] for start in starts]
@@ -53,7 +59,7 @@ def beam_search(
         scores = _log_probabilities(model, hidden, vocabulary)
         sources: list[int] = []
         for index, beams in enumerate(groups):
-            groups[index], chosen = _extend(beams, rows[index], scores, vocabulary, count, search.penalty)
+            groups[index], chosen = _extend(beams, rows[index], scores, vocabulary, search, hints[index])
             alive = [row for beam, row in zip(groups[index], chosen, strict=True) if not beam.done]
             rows[index] = list(range(len(sources), len(sources) + len(alive)))
             sources += alive
@@ -71,24 +77,37 @@ def _log_probabilities(model: ExactLM, hidden: Tensor, vocabulary: Tensor) -> Te
 
 
 def _extend(
-    beams: list[_Beam], rows: list[int], scores: Tensor, vocabulary: Tensor, count: int, penalty: float
+    beams: list[_Beam],
+    rows: list[int],
+    scores: Tensor,
+    vocabulary: Tensor,
+    search: Search,
+    hints: dict[int, float],
 ) -> tuple[list[_Beam], list[int]]:
     """The best hypotheses one token on, finished ones kept, and for each the row it grew from (-1: finished)."""
     options: list[tuple[_Beam, int]] = [(beam, -1) for beam in beams if beam.done]
     alive = [beam for beam in beams if not beam.done]
     for beam, row in zip(alive, rows, strict=True):
-        best = scores[row].topk(2 * count)
+        best = _hinted(scores[row], vocabulary, beam, hints).topk(2 * search.beams)
         for score, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
             token = int(vocabulary[place])
             if token == END_OF_LINE:
                 options.append((_Beam(beam.ids, beam.score + score, True), -1))
             elif not _repeats(beam.ids, token):
                 options.append((_Beam([*beam.ids, token], beam.score + score), row))
-    options.sort(key=lambda option: option[0].rank(penalty), reverse=True)
-    kept = options[:count]
+    options.sort(key=lambda option: option[0].rank(search.penalty), reverse=True)
+    kept = options[: search.beams]
     return [beam for beam, _ in kept], [row for _, row in kept]
+
+
+def _hinted(scores: Tensor, vocabulary: Tensor, beam: _Beam, hints: dict[int, float]) -> Tensor:
+    """Scores with what hinted tokens earn that the hypothesis does not have yet."""
+    for token, gain in hints.items():
+        if token not in beam.ids:
+            scores = torch.where(vocabulary == token, scores + gain, scores)
+    return scores
 
 
 def _repeats(ids: list[int], token: int) -> bool:
     """Whether the token would make a pair that has occurred."""
-    return bool(ids) and (ids[-1], token) in set(zip(ids, ids[1:], strict=False))
+    return bool(ids) and (ids[-1], token) in set(pairwise(ids))
