@@ -63,7 +63,12 @@ def row(name: str, sizes: list[float], characters: int, extra: dict | None = Non
     bits = statistics.mean(sizes)
     per_character = bits * len(sizes) / characters
     print(f"  {name:<34} {bits:8.1f} bits  {per_character:.3f} bits/char", flush=True)
-    return {"name": name, "bits": round(bits, 2), "bits_per_character": round(per_character, 4), **(extra or {})}
+    return {
+        "name": name,
+        "bits": round(bits, 2),
+        "bits_per_character": round(per_character, 4),
+        **(extra or {}),
+    }
 
 
 def measure(texts: list[str], contexts: list[torch.Tensor | None] | None) -> list[dict]:
@@ -116,7 +121,11 @@ def times(texts: list[str]) -> dict:
     coder.decode(sections)
     batch = (time.perf_counter() - start) / len(sections)
     found = {"words": statistics.mean(len(t.split()) for t in chosen), "alone_s": round(alone, 3)}
-    found |= {"batch_of_16_s": round(batch, 3), "kernel": coder.lm.model.kernel, "threads": torch.get_num_threads()}  # type: ignore[union-attr]
+    found |= {
+        "batch_of_16_s": round(batch, 3),
+        "kernel": coder.lm.model.kernel,
+        "threads": torch.get_num_threads(),
+    }  # type: ignore[union-attr]
     print(f"  decode, {found['words']:.0f} words: alone {alone:.2f} s, batch of 16 {batch:.3f} s a caption")
     return found
 

@@ -66,7 +66,7 @@ def main() -> None:
         "size": path.stat().st_size,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "licence": "Apache-2.0",
-        "origin": "trained for Picogram on the first nine tenths of Flickr8k; needs the language model and EfficientNet-Lite0",
+        "origin": "trained for Picogram on nine tenths of Flickr8k; needs the language model and EfficientNet-Lite0",
         "recipe": "training/runs/captioner.json",
         "steps": state["step"],
         "core_hours": round(state["spent"] / 3600, 2),

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from picogram.latent.coding import walk_values
 from picogram.latent.codec import PhotoCodec, load_codec
+from picogram.latent.coding import walk_values
 from picogram.latent.exact_prior import RATE_COUNT
 from training.pack import read_source
 

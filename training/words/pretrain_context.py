@@ -89,7 +89,8 @@ def fit(
         for i in range(0, trained - recipe["batch"], recipe["batch"]):
             progress = min(1.0, (time.time() - start) / budget)
             for group in optimiser.param_groups:
-                group["lr"] = recipe["lr"] * min(1, (step + 1) / 50) * (0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2)
+                cosine = 0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2
+                group["lr"] = recipe["lr"] * min(1, (step + 1) / 50) * cosine
             photos = sorted(order[i : i + recipe["batch"]])
             distance, divergence = losses(net, head, grids, wanted, classes, photos, step % 2)
             optimiser.zero_grad()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""From what is known of a picture to a few input embeddings of the language model (Liu et al., LLaVA, 2023, section 4.1)."""
+"""From what is known of a picture to a few input embeddings of the language model (Liu et al., LLaVA, 2023)."""
 
 from __future__ import annotations
 
