@@ -24,7 +24,9 @@ from picogram.text.lm.tables import exp_table, rotary_tables, sigmoid_table
 from picogram.text.rangecoder import RangeDecoder, RangeEncoder
 
 KERNELS = ("int8", "float32", "float64")
-CONTEXT = torch.randint(-9000, 9000, (4, tiny_lm.CONFIG.width), generator=torch.Generator().manual_seed(2)).double()
+CONTEXT = torch.randint(
+    -9000, 9000, (4, tiny_lm.CONFIG.width), generator=torch.Generator().manual_seed(2)
+).double()
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +141,9 @@ def test_a_float_forward_pass_is_near_the_exact_one() -> None:
 def _plain_llama(tokens: torch.Tensor) -> torch.Tensor:
     t, c = tiny_lm.tensors(), tiny_lm.CONFIG
     w = {k: v.double() * t[f"{k}.scale"][:, None] for k, v in t.items() if f"{k}.scale" in t}
-    angles = torch.arange(12)[:, None] * c.rope_base ** (-torch.arange(c.head_width // 2) / (c.head_width // 2))
+    angles = torch.arange(12)[:, None] * c.rope_base ** (
+        -torch.arange(c.head_width // 2) / (c.head_width // 2)
+    )
 
     def norm(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
         return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-5) * gain.double()
@@ -152,7 +156,9 @@ def _plain_llama(tokens: torch.Tensor) -> torch.Tensor:
 
     x = w["embedding"][tokens]
     for i in range(c.layers):
-        q, k, v = (norm(x, t[f"{i}.attention_gain"]) @ w[f"{i}.qkv"].T).split([c.width, c.kv_width, c.kv_width], 1)
+        q, k, v = (norm(x, t[f"{i}.attention_gain"]) @ w[f"{i}.qkv"].T).split(
+            [c.width, c.kv_width, c.kv_width], 1
+        )
         q, k, v = heads(q, True), heads(k, True), heads(v, False)
         k, v = (part.repeat_interleave(c.heads // c.kv_heads, 0) for part in (k, v))
         scores = q @ k.transpose(1, 2) / 8.0  # the model's scale is that of 64-wide heads

@@ -32,7 +32,9 @@ def pack(state: dict[str, Tensor]) -> dict[str, Tensor]:
             name = f"adapters.{layer.removeprefix('w_').replace('_', '.', 1)}.{side}"
         elif not name.startswith("projector."):
             continue
-        name = "projector.size" if name == "projector.scale" else name  # ".scale" means row scales in a shipped file
+        name = (
+            "projector.size" if name == "projector.scale" else name
+        )  # ".scale" means row scales in a shipped file
         if value.dim() == 2 and not name.endswith("place"):
             scale = value.abs().amax(1).clamp(min=1e-12) / 127
             out[name] = torch.round(value / scale[:, None]).to(torch.int8)

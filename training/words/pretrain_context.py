@@ -39,7 +39,9 @@ def targets(features: np.ndarray, captioner: Path) -> Tensor:
     found = []
     for start in range(0, len(features), 64):
         part = torch.from_numpy(np.asarray(features[start : start + 64])).float()
-        found.append((projector(part.flatten(0, 1))[:, CORNERS] / projector.scale).unflatten(0, part.shape[:2]))
+        found.append(
+            (projector(part.flatten(0, 1))[:, CORNERS] / projector.scale).unflatten(0, part.shape[:2])
+        )
     return torch.cat(found).half()
 
 
@@ -64,7 +66,13 @@ def main() -> None:
 
 
 def losses(
-    net: LatentProjector, head: nn.Linear, grids: np.ndarray, wanted: Tensor, classes: Tensor, photos: list[int], v: int
+    net: LatentProjector,
+    head: nn.Linear,
+    grids: np.ndarray,
+    wanted: Tensor,
+    classes: Tensor,
+    photos: list[int],
+    v: int,
 ) -> tuple[Tensor, Tensor]:
     """Squared distance of the embeddings and divergence of the classes, for one variant of some photos."""
     x = torch.from_numpy(np.stack([grids[p, v] for p in photos])).float()
@@ -100,7 +108,10 @@ def fit(
         net.eval()
         with torch.no_grad():
             found = losses(net, head, grids, wanted, classes, list(range(trained, len(grids))), 0)
-        print(f"{spent / 60:.1f}m step {step} held-out distance {found[0]:.4f} classes {found[1]:.4f}", flush=True)
+        print(
+            f"{spent / 60:.1f}m step {step} held-out distance {found[0]:.4f} classes {found[1]:.4f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("recipe", "data", "lm", "tokenizer", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="a prompt of an earlier run, instead of the recipe's words")
+    parser.add_argument(
+        "--start", type=Path, help="a prompt of an earlier run, instead of the recipe's words"
+    )
     args = parser.parse_args()
     recipe = json.loads(args.recipe.read_text())
     torch.manual_seed(recipe["seed"])
@@ -57,7 +59,9 @@ def load_texts(
         def written(caption: str) -> str:
             return (sentence(caption) or caption) if rng.random() < sentences else caption
 
-        examples = [tokenise(tokenizer, written(c), i) for i, row in enumerate(train) for c in row["captions"]]
+        examples = [
+            tokenise(tokenizer, written(c), i) for i, row in enumerate(train) for c in row["captions"]
+        ]
         return examples, [tokenise(tokenizer, row["captions"][0]) for row in held_out]
     texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
     cut = int(len(texts) * 0.9)

@@ -87,12 +87,16 @@ def parameter_groups(seeing: Seeing, recipe: dict) -> list[dict]:
     groups = [{"params": list(seeing.projector.parameters()), "speed": 1.0, "weight_decay": recipe["decay"]}]
     if seeing.adapters is not None:
         groups.append({"params": list(seeing.adapters.parameters()), "speed": 1.0, "weight_decay": 0.0})
-        groups.append({"params": [seeing.prompt.offset], "speed": recipe["prompt_speed"], "weight_decay": 0.0})
+        groups.append(
+            {"params": [seeing.prompt.offset], "speed": recipe["prompt_speed"], "weight_decay": 0.0}
+        )
     return groups
 
 
 @torch.no_grad()
-def evaluate(seeing: Seeing, features: np.ndarray, captions: list[list[Example]], vocabulary: Vocabulary) -> float:
+def evaluate(
+    seeing: Seeing, features: np.ndarray, captions: list[list[Example]], vocabulary: Vocabulary
+) -> float:
     """Bits per caption on held-out photos."""
     total, count = 0.0, 0
     for i in range(0, len(captions), 16):
@@ -171,7 +175,10 @@ def run(
         spent, clock = spent + now - clock, now
         if step % recipe["every"] == 0 or spent >= budget:
             bits = evaluate(seeing, features[trained:], check, vocabulary)
-            print(f"{spent / 60:.1f}m step {step} nats {np.mean(running):.4f} held-out bits {bits:.3f}", flush=True)
+            print(
+                f"{spent / 60:.1f}m step {step} nats {np.mean(running):.4f} held-out bits {bits:.3f}",
+                flush=True,
+            )
             running = []
             state = {"seeing": seeing.state_dict(), "optimiser": optimiser.state_dict()}
             torch.save(state | {"step": step, "spent": spent}, out / "last.pt")

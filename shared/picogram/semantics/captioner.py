@@ -72,7 +72,8 @@ class Captioner:
     @torch.inference_mode()
     def features(self, pictures: Sequence[Image.Image]) -> Features:
         """What the network sees in "RGB" pictures of any size."""
-        return self.net(torch.stack([preprocess(p) for p in pictures]))
+        found: Features = self.net(torch.stack([preprocess(p) for p in pictures]))
+        return found
 
     def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
         """A caption for each "RGB" picture, empty where nothing sensible came out, and up to three objects."""

@@ -98,9 +98,10 @@ class TextCoder:
     def decode(
         self, sections: Sequence[bytes], contexts: Sequence[Context] | None = None
     ) -> list[str | PicogramError]:
-        """The text of each section, or the error that says why there is none: CorruptBitstream, UnknownModel, ModelMissing.
+        """The text of each section, or the error that says why there is none.
 
-        ``contexts``: for each section what ``encode`` was given, or a function that computes it when it is needed.
+        Errors: CorruptBitstream, UnknownModel, ModelMissing. ``contexts``: for each section what ``encode`` was given,
+        or a function that computes it when it is needed.
         """
         contexts = contexts or [None] * len(sections)
         found: list[str | PicogramError | None] = [None] * len(sections)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
@@ -30,7 +31,7 @@ def adapt(model: ExactLM, tensors: dict[str, Tensor]) -> ExactLM:
     adapted = copy.copy(model)
     adapted.layers = []
     for index, layer in enumerate(model.layers):
-        parts = {
+        parts: dict[str, Any] = {
             place: AdaptedLinear(
                 getattr(layer, place), tensors[f"{index}.{place}.down"], tensors[f"{index}.{place}.up"]
             )

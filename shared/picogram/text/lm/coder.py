@@ -65,7 +65,7 @@ class LMCoder:
     def candidates(
         self, texts: Sequence[str], kinds: Sequence[Sequence[str]], contexts: Sequence[Tensor | None]
     ) -> list[list[Candidate]]:
-        """For each text, one candidate per kind in ``kinds`` and, where there is a context ``[n, width]``, one more with it.
+        """For each text, one candidate per kind in ``kinds`` and, with a context ``[n, width]``, one more that uses it.
 
         A text of more than MAX_TOKENS tokens has none.
         """

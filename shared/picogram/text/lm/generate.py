@@ -33,7 +33,7 @@ class _Beam:
     done: bool = False
 
     def rank(self, penalty: float) -> float:
-        return self.score / max(1, len(self.ids)) ** penalty
+        return self.score / float(max(1, len(self.ids)) ** penalty)
 
 
 @torch.inference_mode()

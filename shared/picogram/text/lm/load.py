@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A text model put together: the language model from the cache, soft prompts and context network from the package.
 
-``text-N.safetensors`` holds, for each prompt, ``prompt.KIND`` ``[layers, 2, n, kv * d] int8`` and the power of two of each
-channel, ``prompt.KIND.shift`` ``[layers, 2, 1, kv * d] uint8``; and the context network under ``context.``.
+``text-N.safetensors`` holds, for each prompt, ``prompt.KIND`` ``[layers, 2, n, kv * d] int8`` and the power of two of
+each channel, ``prompt.KIND.shift`` ``[layers, 2, 1, kv * d] uint8``; and the context network under ``context.``.
 """
 
 from __future__ import annotations

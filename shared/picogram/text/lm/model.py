@@ -144,7 +144,7 @@ class ExactLM:
 
     @torch.inference_mode()
     def forward(self, x: Tensor, cache: Cache, counts: Tensor | None = None) -> Tensor:
-        """Append ``x [B, T, width]`` (as ``embed`` makes it) to the rows of ``cache``; the last hidden state ``[B, T, width]``.
+        """Append ``x [B, T, width]`` (as ``embed`` makes it) to the rows of ``cache``; last states ``[B, T, width]``.
 
         ``counts [B]``: how many of the T positions of each row are real; the rest is padding at the end, whose output
         means nothing and which leaves no trace.
