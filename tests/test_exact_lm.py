@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from picogram.errors import CorruptBitstream, UnknownModel, UsageError
 from picogram.exact import split_linear
 from picogram.exact.split_linear import SplitLinear, quantise_rows
-from picogram.text.coder import CODERS, MAX_CHARACTERS, TextCoder, coder_of
-from picogram.text.fixed import fixed_symbol
+from picogram.text.coder import MAX_CHARACTERS, TextCoder, coder_of, exact_section
 from picogram.text.lm.coder import MAX_TOKENS, LMCoder
 from picogram.text.lm.distribution import cumulative, symbol, token_at
 from picogram.text.lm.model import Cache, rms_norm
@@ -251,11 +250,7 @@ def test_a_text_with_context_needs_that_context(lm_coder: LMCoder, text_coder: T
     text = "A cat"
     [candidates] = lm_coder.candidates([text], [("short",)], [CONTEXT])
     with_context = next(c for c in candidates if c.mode.context)
-    encoder = RangeEncoder()
-    encoder.encode(*fixed_symbol((224, 16, 8, 4, 1, 1, 1, 1), CODERS.index("exact-lm")))
-    for part in with_context.symbols:
-        encoder.encode(*part)
-    section = encoder.finish()
+    section = exact_section(with_context)
     assert text_coder.decode([section], [CONTEXT]) == [text]
     assert text_coder.decode([section], [lambda: CONTEXT]) == [text]
     assert text_coder.decode([section], [CONTEXT + 900]) != [text]

@@ -25,7 +25,7 @@ from picogram.text.rangecoder import RangeDecoder, RangeEncoder
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from picogram.text.lm.coder import LMCoder
+    from picogram.text.lm.coder import Candidate, LMCoder
 
     Context = Tensor | Callable[[], Tensor] | None
 
@@ -130,13 +130,10 @@ class TextCoder:
         assert self.lm is not None  # noqa: S101 - checked by the caller
         wanted = [[k for k in kinds or _kinds(text) if k in self.lm.prompts] for text in texts]
         for found, candidates in zip(options, self.lm.candidates(texts, wanted, contexts), strict=True):
-            coded = []
-            for candidate in candidates:
-                encoder = _started("exact-lm")
-                for part in candidate.symbols:
-                    encoder.encode(*part)
-                mode = candidate.mode
-                coded.append(CodedText(encoder.finish(), "exact-lm", mode.kind, mode.context, candidate.bits))
+            coded = [
+                CodedText(exact_section(c), "exact-lm", c.mode.kind, c.mode.context, c.bits)
+                for c in candidates
+            ]
             if coded:
                 found.append(min(coded, key=lambda c: (len(c.section), c.ideal_bits, c.context)))
 
@@ -186,6 +183,14 @@ def check_text(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UsageError("the text holds half a surrogate pair, which is no character") from error
+
+
+def exact_section(candidate: Candidate) -> bytes:
+    """The section of one way of writing a text with the language model."""
+    encoder = _started("exact-lm")
+    for part in candidate.symbols:
+        encoder.encode(*part)
+    return encoder.finish()
 
 
 def coder_of(section: bytes) -> str:
