@@ -18,12 +18,10 @@ from picogram.errors import ModelMissing
 from picogram.images import read_image
 from picogram.jobs import Job, Result
 from picogram.jobs.words import sections_of
-from picogram.models import weights_folder
 from picogram.semantics.description import Description
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
 from picogram.text.lm.load import load_lm_coder
-from picogram.text.lm.mode import TEXT_MODEL
 
 pytest.importorskip("vllm")
 
@@ -81,8 +79,6 @@ def test_threads_share_the_engine(vllm_coder: VllmLMCoder, torch_coder: LMCoder)
 
 @pytest.mark.lmm
 def test_the_shipped_model_writes_and_reads_the_same_on_both_engines() -> None:
-    if not (weights_folder() / f"text-{TEXT_MODEL}.json").is_file():
-        pytest.skip("this version ships no prompts")
     try:
         plain = TextCoder(lm=load_lm_coder())
         words = vllm_words()

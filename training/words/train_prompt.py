@@ -125,7 +125,7 @@ def run(
     else:
         print("start", start.shape[2], "tokens", evaluate(model, start, held_out), flush=True)
     groups = batches(train, recipe["batch"], recipe["seed"] + step)
-    clock, running = time.time(), 0.0
+    clock = time.time()
     budget = recipe["minutes"] * 60
     while spent < budget:
         fraction = spent / budget
@@ -144,13 +144,11 @@ def run(
         torch.nn.utils.clip_grad_norm_(prompt.parameters(), 1.0)
         optimiser.step()
         step += 1
-        running += losses.mean().item()
         now = time.time()
         spent, clock = spent + now - clock, now
-        if step % recipe["every"] == 0:
+        if step % recipe["every"] == 0 or spent >= budget:
             found = evaluate(model, prompt().detach(), held_out)
-            print(f"{spent / 60:.1f}m step {step} nats {running / recipe['every']:.4f} {found}", flush=True)
-            running = 0.0
+            print(f"{spent / 60:.1f}m step {step} nats {losses.mean().item():.4f} {found}", flush=True)
             if found["bits"] < best:
                 best = found["bits"]
                 torch.save(prompt().detach(), out / "best.pt")
