@@ -1,0 +1,146 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""Job handler of the language-model worker: the steps of encoding and decoding that deal with words.
+
+    lmm:describe   picture ── JSON of its description
+    lmm:code       picture ── the same picture; facts: description, sections, coders, whether the caption was given
+    lmm:recode     .pico file, description ── .pico file, its caption coded knowing its latent where that is shorter
+    lmm:read       .pico file ── the same file; facts: description, coders, problems; warnings for what cannot be read
+
+Which models do it is the affair of ``Words``: this process's own, or a coder and a captioner on vLLM.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+
+from PIL import Image
+
+from picogram.bitstream import MEDIA_TYPE, Picogram, parse
+from picogram.errors import PicogramError, UsageError
+from picogram.images import read_image
+from picogram.jobs import Job, Outcome, Result
+from picogram.jobs.words import description_of, plain_description, plain_sections
+from picogram.profiles.recipes import recipe_to_write
+from picogram.profiles.words import Encoded, Prepared, prepare, recode
+from picogram.semantics.words import ReadText, Words, default_words
+
+PIXELS_AT_ONCE = 16_000_000
+"""Pictures are read as they come, and described whenever they have this many pixels together."""
+_PICTURE = "application/octet-stream"
+_logger = logging.getLogger("picogram.lmm")
+
+
+def handler(jobs: list[Job]) -> list[Outcome]:
+    """``LmmHandler`` with the models of this process, loaded when first needed."""
+    return LmmHandler(default_words())(jobs)
+
+
+class LmmHandler:
+    """``handler(jobs)`` over some ``Words``: one outcome per job, in order; jobs of a batch have the same task."""
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+        self._tasks: dict[str, Callable[[list[Job]], list[Outcome]]] = {
+            "describe": self._describe,
+            "code": self._code,
+            "recode": self._recode,
+            "read": self._read,
+        }
+
+    def __call__(self, jobs: list[Job]) -> list[Outcome]:
+        """Raises UsageError for an unknown task, and ModelMissing or ModelDamaged."""
+        act = self._tasks.get(jobs[0].task)
+        if act is None:
+            raise UsageError(f"this worker has no task {jobs[0].task!r}, only {', '.join(self._tasks)}")
+        return act(jobs)
+
+    def _describe(self, jobs: list[Job]) -> list[Outcome]:
+        outcomes: dict[str, Outcome] = {}
+        for some, pictures in _with_pictures(jobs, outcomes):
+            for job, description in zip(some, self._words.describe(pictures), strict=True):
+                body = json.dumps(plain_description(description), ensure_ascii=False).encode()
+                outcomes[job.id] = Result(body, "application/json")
+        return [outcomes[job.id] for job in jobs]
+
+    def _code(self, jobs: list[Job]) -> list[Outcome]:
+        outcomes: dict[str, Outcome] = {}
+        for some, pictures in _with_pictures(jobs, outcomes):
+            captions = [job.options.get("caption") for job in some]
+            recipe = recipe_to_write(some[0].options["profile"])
+            for job, prepared in zip(some, prepare(pictures, captions, recipe, self._words), strict=True):
+                facts = _facts(prepared)
+                outcomes[job.id] = Result(job.payload, _PICTURE, facts, prepared.sections.warnings)
+        return [outcomes[job.id] for job in jobs]
+
+    def _recode(self, jobs: list[Job]) -> list[Outcome]:
+        return [self._recode_one(job) for job in jobs]
+
+    def _recode_one(self, job: Job) -> Outcome:
+        plain = job.facts["description"]
+        try:
+            encoded = Encoded(job.payload, (), description_of(plain) if plain else None, job.facts["coders"])
+            shorter = recode(encoded, self._words)
+        except Exception as error:
+            return error
+        return Result(shorter.data, MEDIA_TYPE, {"coders": shorter.coders}, shorter.warnings)
+
+    def _read(self, jobs: list[Job]) -> list[Outcome]:
+        outcomes: dict[str, Outcome] = {}
+        files: dict[str, Picogram] = {}
+        for job in jobs:
+            try:
+                files[job.id] = parse(job.payload)
+            except PicogramError as error:
+                outcomes[job.id] = error
+        texts = dict(zip(files, self._texts(list(files.values())), strict=True))
+        for job in jobs:
+            if text := texts.get(job.id):
+                description = plain_description(text.description) if text.description else None
+                facts = {"description": description, "coders": text.coders, "problems": text.problems}
+                outcomes[job.id] = Result(job.payload, MEDIA_TYPE, facts, text.warnings)
+        return [outcomes[job.id] for job in jobs]
+
+    def _texts(self, files: list[Picogram]) -> list[ReadText]:
+        """What the files say; the picture must come even if the engine breaks down."""
+        try:
+            return self._words.read(files)
+        except Exception as error:
+            if len(files) > 1:  # all but one may be readable
+                return [text for file in files for text in self._texts([file])]
+            _logger.exception("words cannot be read")
+            reason = f": {error}" if isinstance(error, PicogramError) else ""
+            return [ReadText(None, warnings=(f"the words could not be read{reason}",))]
+
+
+def _with_pictures(
+    jobs: list[Job], outcomes: dict[str, Outcome]
+) -> Iterator[tuple[list[Job], list[Image.Image]]]:
+    """Jobs and their pictures, a few at a time so that memory stays bounded; unreadable ones end in ``outcomes``."""
+    some: list[Job] = []
+    pictures: list[Image.Image] = []
+    for job in jobs:
+        try:
+            picture = read_image(job.payload)
+        except PicogramError as error:
+            outcomes[job.id] = error
+            continue
+        if some and sum(p.width * p.height for p in [*pictures, picture]) > PIXELS_AT_ONCE:
+            yield some, pictures
+            some, pictures = [], []
+        some.append(job)
+        pictures.append(picture)
+    if some:
+        yield some, pictures
+
+
+def _facts(prepared: Prepared) -> dict[str, object]:
+    description = plain_description(prepared.description) if prepared.description else None
+    return {
+        "description": description,
+        "sections": plain_sections(prepared.sections.optional),
+        "coders": prepared.sections.coders,
+        "given": prepared.given,
+    }
