@@ -78,11 +78,11 @@ class VllmLMCoder(LMCoder):
         start = self.model.embed(torch.tensor([END_OF_TEXT]))
         return {"prompt_embeds": torch.cat((virtual, context.float(), start.float()))}
 
-    def _prefill(
+    def write_rows(
         self, modes: list[Mode], ids_of: list[list[int]], contexts: list[Tensor | None]
     ) -> Iterable[tuple[Symbol, ...]]:
         if not self.write_in_engine:
-            return super()._prefill(modes, ids_of, contexts)
+            return super().write_rows(modes, ids_of, contexts)
         scripts = [coding_processor.Writing(ids) for ids in ids_of]
         prompts = [self.prompt(m.kind, c) for m, c in zip(modes, contexts, strict=True)]
         for prompt, ids in zip(prompts, ids_of, strict=True):
@@ -91,7 +91,7 @@ class VllmLMCoder(LMCoder):
         self.engine.run(prompts, scripts, [m.end for m in modes], [len(ids) for ids in ids_of])
         return [script.symbols for script in scripts]
 
-    def _step_all(self, readings: list[Any], contexts: list[Tensor | None], stop: Callable[[], bool]) -> None:
+    def read_rows(self, readings: list[Any], contexts: list[Tensor | None], stop: Callable[[], bool]) -> None:
         scripts = [coding_processor.Reading(r.decoder, r.mode.end, MAX_TOKENS) for r in readings]
         prompts = [self.prompt(r.mode.kind, c) for r, c in zip(readings, contexts, strict=True)]
         ends, limits = [r.mode.end for r in readings], [MAX_TOKENS + 1] * len(readings)

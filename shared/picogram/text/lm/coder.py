@@ -56,7 +56,12 @@ class _Reading:
 
 
 class LMCoder:
-    """The coder ``exact-lm``: a model, its vocabulary and its soft prompts."""
+    """The coder ``exact-lm``: a model, its vocabulary and its soft prompts.
+
+    Another engine overrides ``write_rows`` and ``read_rows``; ``batch`` is how many texts they get at once.
+    """
+
+    batch = BATCH
 
     def __init__(self, model: ExactLM, tokens: Tokens, prompts: dict[str, Tensor]) -> None:
         """``prompts``: for each kind of ``Mode``, integers ``[layers, 2, n, kv * d]`` of keys and values."""
@@ -82,10 +87,10 @@ class LMCoder:
                     rows.append((index, Mode(kind, True, multiline), ids, contexts[index]))
         found: list[list[Candidate]] = [[] for _ in texts]
         rows.sort(key=lambda row: len(row[2]))
-        for start in range(0, len(rows), BATCH):
-            part = rows[start : start + BATCH]
+        for start in range(0, len(rows), self.batch):
+            part = rows[start : start + self.batch]
             modes, ids_of, context_of = [r[1] for r in part], [r[2] for r in part], [r[3] for r in part]
-            for row, symbols in zip(part, self._prefill(modes, ids_of, context_of), strict=True):
+            for row, symbols in zip(part, self.write_rows(modes, ids_of, context_of), strict=True):
                 found[row[0]].append(Candidate(row[1], (MODEL_SYMBOL, *row[1].symbols(), *symbols)))
         return found
 
@@ -113,8 +118,8 @@ class LMCoder:
             except PicogramError as error:
                 readings.append(error)
         alive = [r for r in readings if isinstance(r, _Reading)]
-        for start in range(0, len(alive), BATCH):
-            self._step_all(alive[start : start + BATCH], needed[start : start + BATCH], stop)
+        for start in range(0, len(alive), self.batch):
+            self.read_rows(alive[start : start + self.batch], needed[start : start + self.batch], stop)
         return [r if isinstance(r, PicogramError) else self._text(r) for r in readings]
 
     def _text(self, reading: _Reading) -> str | PicogramError:
@@ -139,9 +144,10 @@ class LMCoder:
             self.model.forward(x, cache, counts)
         return cache
 
-    def _prefill(
+    def write_rows(
         self, modes: list[Mode], ids_of: list[list[int]], contexts: list[Tensor | None]
     ) -> Iterable[tuple[Symbol, ...]]:
+        """The symbols of each row's tokens, the end token included."""
         longest = max(len(ids) for ids in ids_of)
         cache = self.start(modes, contexts, longest)
         inputs = torch.zeros(len(modes), longest, dtype=torch.int64)
@@ -157,9 +163,10 @@ class LMCoder:
                 symbols += [symbol(line, token) for line, token in zip(cumulated, part, strict=True)]
             yield tuple(symbols)
 
-    def _step_all(
+    def read_rows(
         self, readings: list[_Reading], contexts: list[Tensor | None], stop: Callable[[], bool]
     ) -> None:
+        """Fill in the tokens of ``readings``, one step at a time for all."""
         cache = self.start([r.mode for r in readings], contexts, 48)
         alive, last = list(readings), [END_OF_TEXT] * len(readings)
         while alive and not stop():
