@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_lm
+import byte_lm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,13 +24,13 @@ from picogram.text.rangecoder import RangeDecoder, RangeEncoder
 
 KERNELS = ("int8", "float32", "float64")
 CONTEXT = torch.randint(
-    -9000, 9000, (4, tiny_lm.CONFIG.width), generator=torch.Generator().manual_seed(2)
+    -9000, 9000, (4, byte_lm.CONFIG.width), generator=torch.Generator().manual_seed(2)
 ).double()
 
 
 @pytest.fixture(scope="module")
 def lm_coder(tmp_path_factory: pytest.TempPathFactory) -> LMCoder:
-    return tiny_lm.coder(tmp_path_factory.mktemp("lm"))
+    return byte_lm.coder(tmp_path_factory.mktemp("lm"))
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +101,14 @@ def test_all_kernels_give_the_same_logits() -> None:
     for kernel in KERNELS:
         if kernel == "int8" and not split_linear.int8_is_exact():
             continue
-        lm = tiny_lm.model(kernel)
+        lm = byte_lm.model(kernel)
         x = lm.embed(ids(3, 9))
         found.append(lm.logits(lm.forward(x, Cache(lm.config, 3, 9)).flatten(0, 1)))
     assert all(torch.equal(found[0], other) for other in found[1:])
 
 
 def test_steps_alone_give_the_logits_of_a_padded_batch() -> None:
-    lm, lengths = tiny_lm.model(), [9, 4, 1, 7]
+    lm, lengths = byte_lm.model(), [9, 4, 1, 7]
     tokens = ids(4, 9)
     cache = Cache(lm.config, 4, 2)
     together = lm.forward(lm.embed(tokens), cache, torch.tensor(lengths))
@@ -121,7 +121,7 @@ def test_steps_alone_give_the_logits_of_a_padded_batch() -> None:
 
 
 def test_padding_leaves_no_trace_in_later_steps() -> None:
-    lm, tokens = tiny_lm.model(), ids(2, 6)
+    lm, tokens = byte_lm.model(), ids(2, 6)
     padded, exact = Cache(lm.config, 2, 4), Cache(lm.config, 1, 4)
     lm.forward(lm.embed(tokens), padded, torch.tensor([6, 3]))
     lm.forward(lm.embed(tokens[1:, :3]), exact)
@@ -131,14 +131,14 @@ def test_padding_leaves_no_trace_in_later_steps() -> None:
 
 def test_a_float_forward_pass_is_near_the_exact_one() -> None:
     """The integers approximate a Llama: the same sums in floats, written out plainly, differ by little."""
-    lm, tokens = tiny_lm.model(), ids(1, 12)
+    lm, tokens = byte_lm.model(), ids(1, 12)
     exact = lm.logits(lm.forward(lm.embed(tokens), Cache(lm.config, 1, 12))[0]) / 256
     plain = _plain_llama(tokens[0])
     assert (exact - plain).abs().max() < 0.05 * plain.std()
 
 
 def _plain_llama(tokens: torch.Tensor) -> torch.Tensor:
-    t, c = tiny_lm.tensors(), tiny_lm.CONFIG
+    t, c = byte_lm.tensors(), byte_lm.CONFIG
     w = {k: v.double() * t[f"{k}.scale"][:, None] for k, v in t.items() if f"{k}.scale" in t}
     angles = torch.arange(12)[:, None] * c.rope_base ** (
         -torch.arange(c.head_width // 2) / (c.head_width // 2)
@@ -178,7 +178,7 @@ def test_norm_of_a_huge_and_of_a_zero_row_is_finite() -> None:
 
 def test_rows_longer_than_the_model_are_refused() -> None:
     with pytest.raises(ValueError, match="1025 positions"):
-        Cache(tiny_lm.CONFIG, 1, 8).reserve(1025)
+        Cache(byte_lm.CONFIG, 1, 8).reserve(1025)
 
 
 # counts
@@ -235,7 +235,7 @@ def test_sections_are_the_same_bytes_with_every_kernel(
     text_coder: TextCoder, tmp_path: Path, kernel: str
 ) -> None:
     usable(kernel)
-    other = TextCoder(tiny_lm.coder(tmp_path, kernel))  # type: ignore[arg-type]
+    other = TextCoder(byte_lm.coder(tmp_path, kernel))  # type: ignore[arg-type]
     texts, contexts = ["A cat on a mat", "b"], [CONTEXT, None]
     assert other.encode(texts, contexts) == text_coder.encode(texts, contexts)
 

@@ -20,6 +20,7 @@ PROMPTS = {
     "short": tiny_lm.random_prompt(7, 1),
     "dense": tiny_lm.random_prompt(12, 2),
     "plain": tiny_lm.random_prompt(0, 3),
+    "short.context": tiny_lm.random_prompt(9, 4),
 }
 
 

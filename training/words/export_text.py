@@ -83,6 +83,8 @@ def main() -> None:
         state = torch.load(args.context)["seeing"]
         own = {k.removeprefix("projector."): v for k, v in state.items() if k.startswith("projector.")}
         tensors |= pack_context(own, args.latent_model)
+        tuned = state["prompt.start"] + state["prompt.offset"] * state["prompt.unit"]
+        tensors["prompt.short.context"], tensors["prompt.short.context.shift"] = pack_prompt(tuned)
         manifest["context_of"] = args.latent_model
     path = args.out / manifest["file"]
     save_file(tensors, path)

@@ -5,9 +5,9 @@
     python -m training.words.train_visual --recipe training/runs/captioner.json --data flickr8k.tar \\
         --features FEATURES.npy --lm LM --tokenizer TOKENIZER --prompt PROMPT.pt --out RUN
 
-The five captions of a photo share one pass over its prefix. Recipes with ``rank`` also train low-rank adapters and the
-prompt (the captioner, which runs in floats); without, everything but the projector is frozen (the coder's context,
-which must run in integers). Only tokens that occur in the captions compete. Resumes from ``last.pt`` in RUN.
+The five captions of a photo share one pass over its prefix. Projector and prompt are trained; recipes with
+``rank`` add low-rank adapters (the captioner, which runs in floats); without, the language model stays as it is (the
+coder's context, which must run in integers). Only tokens that occur in the captions compete. Resumes from ``last.pt``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from picogram.semantics.captioner import sentence
 from training.words.data import Example, captioned, pad, tokenise
 from training.words.float_lm import Adapters, FloatLM
 from training.words.projectors import FeatureProjector, LatentProjector
@@ -40,7 +41,6 @@ class Seeing(nn.Module):
         self.model = [model]  # not a submodule: it is not saved
         self.projector = projector
         self.prompt = Prompt(prompt)
-        self.prompt.offset.requires_grad_(rank > 0)
         self.adapters = Adapters(model.config, rank) if rank else None
 
     def prefix(self, features: Tensor) -> Tensor:
@@ -87,9 +87,7 @@ def parameter_groups(seeing: Seeing, recipe: dict) -> list[dict]:
     groups = [{"params": list(seeing.projector.parameters()), "speed": 1.0, "weight_decay": recipe["decay"]}]
     if seeing.adapters is not None:
         groups.append({"params": list(seeing.adapters.parameters()), "speed": 1.0, "weight_decay": 0.0})
-        groups.append(
-            {"params": [seeing.prompt.offset], "speed": recipe["prompt_speed"], "weight_decay": 0.0}
-        )
+    groups.append({"params": [seeing.prompt.offset], "speed": recipe["prompt_speed"], "weight_decay": 0.0})
     return groups
 
 
@@ -112,6 +110,16 @@ def batch_of(features: np.ndarray, photos: list[int] | range, variant: int | Non
     return torch.from_numpy(np.stack([features[p, v] for p, v in zip(photos, pick, strict=True)])).float()
 
 
+def tokenised(rows: list[dict], tokenizer: Tokenizer, sentences: float) -> list[list[Example]]:
+    """All captions of each photo, a share of them written as proper sentences."""
+    rng = random.Random(1)
+
+    def written(caption: str) -> str:
+        return (sentence(caption) or caption) if rng.random() < sentences else caption
+
+    return [[tokenise(tokenizer, written(c), i) for c in row["captions"]] for i, row in enumerate(rows)]
+
+
 def load_features(path: Path) -> np.ndarray:
     """``grids.npy`` of ``extract_latents``, or the pooled vector and the cells of ``extract_features`` as ten tokens."""
     if (path / "grids.npy").exists():
@@ -130,7 +138,7 @@ def main() -> None:
     random.seed(recipe["seed"])
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     train, held_out = captioned(args.data)
-    texts = [[tokenise(tokenizer, c, i) for c in row["captions"]] for i, row in enumerate(train + held_out)]
+    texts = tokenised(train, tokenizer, recipe.get("sentences", 0.0)) + tokenised(held_out, tokenizer, 0.0)
     features = load_features(args.features)
     if len(features) != len(texts):
         raise SystemExit(f"{len(features)} features for {len(texts)} photos")

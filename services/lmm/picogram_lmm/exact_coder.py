@@ -62,12 +62,12 @@ class VllmLMCoder(LMCoder):
         model: ExactLM = self.engine.llm.apply_model(lambda m: m.loaded)[0]
         super().__init__(model, tokens, dict(prompts))
 
-    def prompt(self, kind: str, context: Tensor | None = None) -> Prompt:
+    def prompt(self, name: str, context: Tensor | None = None) -> Prompt:
         """What vLLM is given for a text: soft prompt, context ``[n, width]`` of integers, start token.
 
         ValueError if the context is not of integers within +-2**24: those are exact in float32.
         """
-        first, count = self._first[kind], self.prompts[kind].shape[2]
+        first, count = self._first[name], self.prompts[name].shape[2]
         if context is None:
             return {"prompt_token_ids": [*range(first, first + count), END_OF_TEXT]}
         limit = exact_model.EMBEDDING_LIMIT
@@ -84,7 +84,7 @@ class VllmLMCoder(LMCoder):
         if not self.write_in_engine:
             return super().write_rows(modes, ids_of, contexts)
         scripts = [coding_processor.Writing(ids) for ids in ids_of]
-        prompts = [self.prompt(m.kind, c) for m, c in zip(modes, contexts, strict=True)]
+        prompts = [self.prompt(m.prompt, c) for m, c in zip(modes, contexts, strict=True)]
         for prompt, ids in zip(prompts, ids_of, strict=True):
             if (needed := _length(prompt) - 1 + len(ids)) > MAX_POSITIONS:
                 raise ValueError(f"a row needs {needed} positions, the model has {MAX_POSITIONS}")
@@ -93,7 +93,7 @@ class VllmLMCoder(LMCoder):
 
     def read_rows(self, readings: list[Any], contexts: list[Tensor | None], stop: Callable[[], bool]) -> None:
         scripts = [coding_processor.Reading(r.decoder, r.mode.end, MAX_TOKENS) for r in readings]
-        prompts = [self.prompt(r.mode.kind, c) for r, c in zip(readings, contexts, strict=True)]
+        prompts = [self.prompt(r.mode.prompt, c) for r, c in zip(readings, contexts, strict=True)]
         ends, limits = [r.mode.end for r in readings], [MAX_TOKENS + 1] * len(readings)
         self.engine.run(prompts, scripts, ends, limits, stop)
         for reading, script in zip(readings, scripts, strict=True):

@@ -64,13 +64,13 @@ class LMCoder:
     batch = BATCH
 
     def __init__(self, model: ExactLM, tokens: Tokens, prompts: dict[str, Tensor]) -> None:
-        """``prompts``: for each kind of ``Mode``, integers ``[layers, 2, n, kv * d]`` of keys and values."""
+        """``prompts``: by name (``Mode.prompt``), integers ``[layers, 2, n, kv * d]`` of keys and values."""
         self.model, self.tokens, self.prompts = model, tokens, prompts
 
     def candidates(
         self, texts: Sequence[str], kinds: Sequence[Sequence[str]], contexts: Sequence[Tensor | None]
     ) -> list[list[Candidate]]:
-        """For each text, one candidate per kind in ``kinds`` and, with a context ``[n, width]``, one more that uses it.
+        """For each text, a candidate per kind in ``kinds``; with a context ``[n, width]``, one more if there is a prompt.
 
         A text of more than MAX_TOKENS tokens has none.
         """
@@ -83,7 +83,7 @@ class LMCoder:
             ids.append(END_OF_TEXT if multiline else END_OF_LINE)
             for kind in kinds[index]:
                 rows.append((index, Mode(kind, False, multiline), ids, None))
-                if contexts[index] is not None:
+                if contexts[index] is not None and Mode(kind, True).prompt in self.prompts:
                     rows.append((index, Mode(kind, True, multiline), ids, contexts[index]))
         found: list[list[Candidate]] = [[] for _ in texts]
         rows.sort(key=lambda row: len(row[2]))
@@ -130,11 +130,11 @@ class LMCoder:
 
     def start(self, modes: Sequence[Mode], contexts: Sequence[Tensor | None], room: int) -> Cache:
         """A cache with each row's soft prompt and context in it, ready for the start token."""
-        longest = max(self.prompts[m.kind].shape[2] for m in modes)
+        longest = max(self.prompts[m.prompt].shape[2] for m in modes)
         widest = max(0 if c is None else len(c) for c in contexts)
         cache = Cache(self.model.config, len(modes), min(MAX_POSITIONS, longest + widest + 1 + room))
         for row, mode in enumerate(modes):
-            cache.preset(row, self.prompts[mode.kind])
+            cache.preset(row, self.prompts[mode.prompt])
         if widest:
             x = torch.zeros(len(modes), widest, self.model.config.width, dtype=torch.float64)
             counts = torch.tensor([0 if c is None else len(c) for c in contexts])

@@ -42,6 +42,11 @@ class Mode:
         """The token that ends the text."""
         return END_OF_TEXT if self.multiline else END_OF_LINE
 
+    @property
+    def prompt(self) -> str:
+        """The soft prompt it starts with: with a picture behind it, a prompt tuned beside pictures."""
+        return f"{self.kind}.context" if self.context else self.kind
+
     def symbols(self) -> tuple[Symbol, ...]:
         """The mode as symbols of a range coder."""
         return (
@@ -57,7 +62,8 @@ def read_mode(decoder: RangeDecoder, known: Collection[str]) -> Mode:
     if model != TEXT_MODEL:
         raise UnknownModel(f"the words need text model {model}; installed: {TEXT_MODEL}")
     kind = read_fixed(decoder, _KIND_COUNTS)
-    if kind >= len(KINDS) or KINDS[kind] not in known:
-        raise CorruptBitstream(f"the words use prompt {kind}, which text model {TEXT_MODEL} does not have")
     context, multiline = read_fixed(decoder, _CONTEXT_COUNTS), read_fixed(decoder, _END_COUNTS)
-    return Mode(KINDS[kind], bool(context), bool(multiline))
+    mode = Mode(KINDS[kind] if kind < len(KINDS) else str(kind), bool(context), bool(multiline))
+    if mode.prompt not in known:
+        raise CorruptBitstream(f"the words use prompt {mode.prompt}, which text model {TEXT_MODEL} does not have")
+    return mode
