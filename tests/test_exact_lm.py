@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import byte_lm
 import numpy as np
 import pytest
-import byte_lm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st

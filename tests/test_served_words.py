@@ -49,7 +49,7 @@ CAPTIONS = [
 class Captioner:
     """Says the same of every picture, with one object in its lower half."""
 
-    def describe(self, pictures: Sequence[Image.Image]) -> list[Description]:
+    def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
         mask = np.zeros((8, 8), np.bool_)
         mask[4:] = True
         return [Description(SEEN, (Region("suit", "orange", mask),))] * len(pictures)
@@ -58,7 +58,7 @@ class Captioner:
 class Absent:
     """A captioner that has not been pulled."""
 
-    def describe(self, pictures: Sequence[Image.Image]) -> list[Description]:
+    def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
         raise ModelMissing("features-1.safetensors is missing: run `picogram models pull features`")
 
 
@@ -245,7 +245,7 @@ def test_pictures_are_described_a_few_at_a_time(photo: Image.Image, monkeypatch:
     sizes: list[int] = []
 
     class Counting(Captioner):
-        def describe(self, pictures: Sequence[Image.Image]) -> list[Description]:
+        def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
             sizes.append(len(pictures))
             return super().describe(pictures)
 

@@ -47,7 +47,7 @@ class Says:
     def __init__(self, caption: str, objects: tuple[Region, ...] = ()) -> None:
         self.description = Description(caption, objects)
 
-    def describe(self, pictures: Sequence[Image.Image]) -> list[Description]:
+    def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
         return [self.description for _ in pictures]
 
 
@@ -57,7 +57,7 @@ class Fails:
     def __init__(self, error: Exception, size: tuple[int, int] | None = None) -> None:
         self.error, self.size = error, size
 
-    def describe(self, pictures: Sequence[Image.Image]) -> list[Description]:
+    def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
         if self.size is None or self.size in [picture.size for picture in pictures]:
             raise self.error
         return [Description(CAPTION) for _ in pictures]

@@ -56,11 +56,11 @@ class VllmCaptioner:
             raise ModelError(f"vLLM cannot load {model}: {str(error).splitlines()[0]}") from error
         self.objects = objects
 
-    def describe(self, pictures: Sequence[Image.Image]) -> list[Description]:
+    def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
         """A description of each RGB picture, empty where the model had nothing usable to say."""
         captions = [clean_caption(a) for a in self.ask(pictures, [question("caption")] * len(pictures))]
         regions: list[tuple[Region, ...]] = [()] * len(pictures)
-        if self.objects:
+        if self.objects and objects:
             regions = self._regions(pictures, [c is not None for c in captions])
         return [
             Description(c, found) if c else Description() for c, found in zip(captions, regions, strict=True)

@@ -56,7 +56,7 @@ def prepare(
     """
     given = [None if caption is None else Description(caption) for caption in captions]
     waiting = [index for index, description in enumerate(given) if description is None]
-    found = _describe([pictures[index] for index in waiting], words)
+    found = _describe([pictures[index] for index in waiting], words, "objects" in recipe.sections)
     made = dict(zip(waiting, found, strict=True))
     wanted = [description or _useful(made[index][0], recipe) for index, description in enumerate(given)]
     coded = iter(words.code([description for description in wanted if description is not None]))
@@ -110,18 +110,20 @@ def recode(encoded: Encoded, words: Words) -> Encoded:
     return replace(encoded, data=serialise(shorter), coders=encoded.coders | sections.coders)
 
 
-def _describe(pictures: Sequence[Image.Image], words: Words) -> list[tuple[Description | None, str]]:
+def _describe(
+    pictures: Sequence[Image.Image], words: Words, objects: bool
+) -> list[tuple[Description | None, str]]:
     """For each picture a description or None, and what to say if it is of no use."""
     if not pictures:
         return []
     try:
         nothing = "the captioner found no words: the file carries no caption"
-        return [(description, nothing) for description in words.describe(pictures)]
+        return [(description, nothing) for description in words.describe(pictures, objects)]
     except ModelError:  # models are missing or damaged, which the caller can mend
         raise
     except Exception as error:  # any captioner may be plugged in; a picture without words is better than none
         if len(pictures) > 1:  # one picture's failure is not the others'
-            return [_describe([picture], words)[0] for picture in pictures]
+            return [_describe([picture], words, objects)[0] for picture in pictures]
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         return [(None, f"the captioner failed ({reason}): the file carries no caption")]
 

@@ -34,8 +34,8 @@ _OBJECT_PROMPTS = ("objects", "dense", "plain")
 class Captioner(Protocol):
     """Whatever describes pictures."""
 
-    def describe(self, pictures: Sequence[Image.Image]) -> list[Description]:
-        """One description for each RGB picture."""
+    def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
+        """One description for each RGB picture; ``objects`` False: nobody needs them."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,17 @@ class Words:
         self._coder, self._captioner = coder, captioner
         self._lock = Lock()
 
-    def describe(self, pictures: Sequence[Image.Image]) -> list[Description]:
+    def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
         """A description of each RGB picture, of any size; captions may come out empty.
+
+        ``objects`` False saves the time that objects take.
 
         Raises ModelMissing or ModelDamaged, with the command that helps, if the captioner's models are not here.
         """
         with self._lock:
             if self._captioner is None:
                 self._captioner = _load_captioner()
-        return self._captioner.describe(pictures)
+        return self._captioner.describe(pictures, objects)
 
     def code(
         self, descriptions: Sequence[Description], contexts: Sequence[Tensor | None] | None = None

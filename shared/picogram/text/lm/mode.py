@@ -65,5 +65,7 @@ def read_mode(decoder: RangeDecoder, known: Collection[str]) -> Mode:
     context, multiline = read_fixed(decoder, _CONTEXT_COUNTS), read_fixed(decoder, _END_COUNTS)
     mode = Mode(KINDS[kind] if kind < len(KINDS) else str(kind), bool(context), bool(multiline))
     if mode.prompt not in known:
-        raise CorruptBitstream(f"the words use prompt {mode.prompt}, which text model {TEXT_MODEL} does not have")
+        raise CorruptBitstream(
+            f"the words use prompt {mode.prompt}, which text model {TEXT_MODEL} does not have"
+        )
     return mode
