@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from conftest import resized, synthetic
+from pictures import resized, synthetic
 from PIL import Image
 from skimage import data
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import synthetic
+from pictures import synthetic
 from PIL import Image
 
 import picogram

@@ -9,7 +9,7 @@ import contextlib
 import numpy as np
 import pytest
 import torch
-from conftest import synthetic
+from pictures import synthetic
 from PIL import Image
 from reference_reader import Reader
 from torch import Tensor

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import synthetic
+from pictures import synthetic
 
 from picogram.latent.codec import PhotoCodec
 from picogram.latent.coding import decode_latents, encode_latents

@@ -44,11 +44,15 @@ def main() -> None:
     parser.add_argument("--beams", type=int, default=3)
     parser.add_argument("--penalty", type=float, default=0.7)
     parser.add_argument("--hint", type=float, help="nats for naming an object that was found")
+    parser.add_argument(
+        "--no-insist", action="store_true", help="captions need not name an object that was found"
+    )
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     shipped = load_captioner()
     shipped.search = Search(beams=args.beams, penalty=args.penalty)
     shipped.hint = shipped.hint if args.hint is None else args.hint
+    shipped.insist = not args.no_insist
     rows = captioned(args.data)[1][: args.photos]
     captions = write(shipped, args.data, [row["file"] for row in rows])
     references = [row["captions"] for row in rows]

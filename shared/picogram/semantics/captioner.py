@@ -58,7 +58,8 @@ class Captioner:
         self, model: ExactLM, tokens: Tokens, net: FeatureNet, tensors: dict[str, Tensor], search: Search
     ) -> None:
         """``tensors``: as ``training.words.export_captioner`` writes them."""
-        self.tokens, self.net, self.search, self.hint = tokens, net, search, _HINT
+        self.tokens, self.net, self.search = tokens, net, search
+        self.hint, self.insist = _HINT, True
         self.prompt = unpack_prompts(tensors)["caption"]
         self.vocabulary = tensors["vocabulary"].long()
         floats = unpack_floats(
@@ -83,7 +84,11 @@ class Captioner:
             regions = [find_regions(self.net, picture) for picture in part]
             hints = [self._hints([region.name for region in some]) for some in regions]
             captions = self.captions(self.features(part), hints=hints)
-            for picture, caption, some in zip(part, captions, regions, strict=True):
+            for picture, some, seen in zip(part, regions, captions, strict=True):
+                caption = seen
+                if some and self.insist and not any(r.name in caption.lower() for r in some):
+                    [named] = self.captions(self.features([picture]), [self._opening(some[0].name)])
+                    caption = named or caption
                 detailed = [replace(r, detail=self.detail(picture, r.name, r.mask)) for r in some if objects]
                 found.append(Description(caption, tuple(detailed)))
         return found
@@ -92,11 +97,14 @@ class Captioner:
         """Objects that were found should be named: what the first token of each name earns."""
         return {self.tokens.split(name)[0]: self.hint for name in names}
 
+    def _opening(self, name: str) -> list[int]:
+        """Tokens of the beginning of a sentence about an object."""
+        return self.tokens.split(f"{'An' if name[0] in 'aeiou' else 'A'} {name}")
+
     def detail(self, picture: Image.Image, name: str, mask: npt.NDArray[np.bool_]) -> str:
         """What the model says of an object when it looks at the part of the picture around its mask; may be empty."""
         crop = picture.crop(_box(mask, *picture.size))
-        start = self.tokens.split(f"A {name}")
-        [caption] = self.captions(self.features([crop]), [start])
+        [caption] = self.captions(self.features([crop]), [self._opening(name)])
         words = caption.split()[1 + len(name.split()) :]
         phrase = re.split(r"[.,;:!?]", " ".join(words))[0].split()[:_DETAIL_WORDS]
         while phrase and phrase[-1] in _DANGLING:
