@@ -58,7 +58,7 @@ def test_every_kernel_finds_the_same_integers(tensors: dict[str, Tensor], kernel
 
 
 def test_extreme_latents_stay_finite(tensors: dict[str, Tensor]) -> None:
-    wild = torch.full((128, 64, 4096), 65536.0, dtype=torch.float64)
+    wild = torch.full((128, 16, 512), 65536.0, dtype=torch.float64)
     found = PictureContext(tensors)(wild, 0)
     assert bool(found.isfinite().all())
     assert SCALE == 2**-3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from unittest import mock
 
 import byte_lm
 import numpy as np
@@ -280,10 +281,11 @@ def test_the_shortest_coder_is_chosen(text_coder: TextCoder) -> None:
     assert len(best.section) == min(len(c.section) for c in each.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=24))
 def test_garbage_gives_a_text_or_a_typed_error(text_coder: TextCoder, garbage: bytes) -> None:
-    [found] = text_coder.decode([garbage], [CONTEXT])
+    with mock.patch("picogram.text.lm.coder.MAX_TOKENS", 40):  # most garbage never ends
+        [found] = text_coder.decode([garbage], [CONTEXT])
     assert isinstance(found, str | CorruptBitstream | UnknownModel) or "vLLM" in str(found)
 
 

@@ -30,6 +30,7 @@ from picogram.models import store
 from picogram.semantics.description import Description, Region
 from picogram.semantics.words import ReadText, Words
 from picogram.text.coder import TextCoder
+from picogram.text.lm import load
 from picogram_gateway.app import create_app
 from picogram_gateway.settings import Settings
 from picogram_lmm import handler as lmm
@@ -81,8 +82,11 @@ def server() -> Iterator[TestClient]:
 
 @pytest.fixture(autouse=True)
 def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Words:
-    """Words without a language model, which is what a fresh installation has."""
+    """Words without a language model, which is what a fresh installation has, whatever other tests have loaded."""
     monkeypatch.setenv("PICOGRAM_CACHE", str(tmp_path))
+    monkeypatch.setattr(load, "load_lm_coder", load.load_lm_coder.__wrapped__)
+    for name in ("load_exact_lm", "load_tokens"):
+        monkeypatch.setattr(load, name, getattr(load, name).__wrapped__)
     words = Words(captioner=Captioner())
     serve(monkeypatch, words)
     return words
