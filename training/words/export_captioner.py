@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -19,8 +21,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from picogram.semantics.captioner import CAPTIONER
+from picogram.semantics.regions import class_names
 from training.words.data import captioned, tokenise
 from training.words.export_text import pack_prompt
+
+FAMILIAR = 60
+"""Captions that name an object before the captioner is trusted with it."""
 
 
 def pack(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -44,6 +50,12 @@ def pack(state: dict[str, Tensor]) -> dict[str, Tensor]:
     prompt = state["prompt.start"] + state["prompt.offset"] * state["prompt.unit"]
     out["prompt.caption"], out["prompt.caption.shift"] = pack_prompt(prompt)
     return {name: value.contiguous() for name, value in out.items()}
+
+
+def familiar_names(captions: list[str]) -> list[str]:
+    """Names of objects that occur in at least FAMILIAR captions."""
+    words = Counter(word for caption in captions for word in set(re.findall("[a-z]+", caption.lower())))
+    return sorted(name for name in {n for n in class_names() if n} if words[name] >= FAMILIAR)
 
 
 def main() -> None:
@@ -73,6 +85,7 @@ def main() -> None:
         "steps": state["step"],
         "core_hours": round(state["spent"] / 3600, 2),
     }
+    manifest["familiar"] = familiar_names([c for row in train for c in row["captions"]])
     if args.scores:
         manifest["held_out"] = json.loads(args.scores.read_text())
     path.with_suffix(".json").write_text(json.dumps(manifest, indent=2) + "\n")

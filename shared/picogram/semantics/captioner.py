@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -31,7 +31,7 @@ from picogram.errors import ModelDamaged, ModelMissing
 from picogram.latent.codec import unpack_floats
 from picogram.models import weights_folder
 from picogram.models.store import features_file
-from picogram.semantics.description import Description
+from picogram.semantics.description import Description, Region
 from picogram.semantics.features import FeatureNet, Features, preprocess
 from picogram.semantics.regions import find_regions
 from picogram.text.lm.adapted import adapt
@@ -55,10 +55,15 @@ class Captioner:
     """Writes captions of photographs."""
 
     def __init__(
-        self, model: ExactLM, tokens: Tokens, net: FeatureNet, tensors: dict[str, Tensor], search: Search
+        self,
+        model: ExactLM,
+        tokens: Tokens,
+        net: FeatureNet,
+        tensors: dict[str, Tensor],
+        familiar: Collection[str] = (),
     ) -> None:
-        """``tensors``: as ``training.words.export_captioner`` writes them."""
-        self.tokens, self.net, self.search = tokens, net, search
+        """``tensors``: as ``training.words.export_captioner`` writes them; ``familiar``: names frequent in training."""
+        self.tokens, self.net, self.search, self.familiar = tokens, net, Search(), frozenset(familiar)
         self.hint, self.insist = _HINT, True
         self.prompt = unpack_prompts(tensors)["caption"]
         self.vocabulary = tensors["vocabulary"].long()
@@ -86,7 +91,7 @@ class Captioner:
             captions = self.captions(self.features(part), hints=hints)
             for picture, some, seen in zip(part, regions, captions, strict=True):
                 caption = seen
-                if some and self.insist and not any(r.name in caption.lower() for r in some):
+                if some and self._overlooks(caption, some):
                     [named] = self.captions(self.features([picture]), [self._opening(some[0].name)])
                     caption = named or caption
                 detailed = [replace(r, detail=self.detail(picture, r.name, r.mask)) for r in some if objects]
@@ -96,6 +101,14 @@ class Captioner:
     def _hints(self, names: Sequence[str]) -> dict[int, float]:
         """Objects that were found should be named: what the first token of each name earns."""
         return {self.tokens.split(name)[0]: self.hint for name in names}
+
+    def _overlooks(self, caption: str, regions: Sequence[Region]) -> bool:
+        """Whether a caption names none of the objects that were found and the surest is none it learned to name.
+
+        On objects that are frequent in the training captions the captioner is right more often than the classifier.
+        """
+        named = any(region.name in caption.lower() for region in regions)
+        return self.insist and not named and regions[0].name not in self.familiar
 
     def _opening(self, name: str) -> list[int]:
         """Tokens of the beginning of a sentence about an object."""
@@ -176,4 +189,4 @@ def load_captioner() -> Captioner:
     if hashlib.sha256(path.read_bytes()).hexdigest() != manifest["sha256"]:
         raise ModelDamaged(f"{path.name} does not match its hash: reinstall picogram-codec")
     net = FeatureNet(load_file(features_file()))
-    return Captioner(load_exact_lm(), load_tokens(), net, load_file(path), Search())
+    return Captioner(load_exact_lm(), load_tokens(), net, load_file(path), manifest["familiar"])
