@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """BLEU-4 and CIDEr of the shipped captioner on the held-out tenth of Flickr8k, against all five human captions.
 
-    python -m training.words.validate_captioner --data flickr8k.tar [--photos 809] [--beams 3] --out SCORES.json
+    python -m training.words.validate_captioner --data flickr8k.tar [--photos 809] [--beams 5] --out SCORES.json
 
 ``shuffled`` scores each caption against another photo's humans: what a captioner that does not look would get.
 """
@@ -41,9 +41,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--photos", type=int, default=809)
-    parser.add_argument("--beams", type=int, default=3)
+    parser.add_argument("--beams", type=int, default=5)
     parser.add_argument("--penalty", type=float, default=0.7)
-    parser.add_argument("--hint", type=float, help="nats for naming an object that was found")
     parser.add_argument(
         "--no-insist", action="store_true", help="captions need not name an object that was found"
     )
@@ -51,7 +50,6 @@ def main() -> None:
     args = parser.parse_args()
     shipped = load_captioner()
     shipped.search = Search(beams=args.beams, penalty=args.penalty)
-    shipped.hint = shipped.hint if args.hint is None else args.hint
     shipped.insist = not args.no_insist
     rows = captioned(args.data)[1][: args.photos]
     captions = write(shipped, args.data, [row["file"] for row in rows])

@@ -43,8 +43,6 @@ from picogram.text.lm.tokens import Tokens
 CAPTIONER = 1
 CELLS = 3
 _BATCH = 8
-_HINT = 3.0
-"""Nats; chosen on the held-out tenth of Flickr8k."""
 _DETAIL_WORDS = 8
 _DANGLING = frozenset(
     ("a", "an", "and", "at", "by", "for", "from", "has", "in", "is", "of", "on", "the", "to", "with")
@@ -64,7 +62,7 @@ class Captioner:
     ) -> None:
         """``tensors``: as ``training.words.export_captioner`` writes them; ``familiar``: names frequent in training."""
         self.tokens, self.net, self.search, self.familiar = tokens, net, Search(), frozenset(familiar)
-        self.hint, self.insist = _HINT, True
+        self.insist = True
         self.prompt = unpack_prompts(tensors)["caption"]
         self.vocabulary = tensors["vocabulary"].long()
         floats = unpack_floats(
@@ -87,8 +85,7 @@ class Captioner:
         for start in range(0, len(pictures), _BATCH):
             part = pictures[start : start + _BATCH]
             regions = [find_regions(self.net, picture) for picture in part]
-            hints = [self._hints([region.name for region in some]) for some in regions]
-            captions = self.captions(self.features(part), hints=hints)
+            captions = self.captions(self.features(part))
             for picture, some, seen in zip(part, regions, captions, strict=True):
                 caption = seen
                 if some and self._overlooks(caption, some):
@@ -97,10 +94,6 @@ class Captioner:
                 detailed = [replace(r, detail=self.detail(picture, r.name, r.mask)) for r in some if objects]
                 found.append(Description(caption, tuple(detailed)))
         return found
-
-    def _hints(self, names: Sequence[str]) -> dict[int, float]:
-        """Objects that were found should be named: what the first token of each name earns."""
-        return {self.tokens.split(name)[0]: self.hint for name in names}
 
     def _overlooks(self, caption: str, regions: Sequence[Region]) -> bool:
         """Whether a caption names none of the objects that were found and the surest is none it learned to name.
@@ -128,9 +121,8 @@ class Captioner:
         self,
         features: Features,
         starts: Sequence[Sequence[int]] | None = None,
-        hints: Sequence[dict[int, float]] | None = None,
     ) -> list[str]:
-        """A sentence for each picture of a batch; ``starts``, ``hints``: as for ``beam_search``."""
+        """A sentence for each picture of a batch; ``starts``: as for ``beam_search``."""
         starts = starts or [()] * len(features.pooled)
         seen = torch.cat((features.pooled[:, None], features.tokens(CELLS)), 1)
         x = torch.round(self._project(seen).double() * 2.0**RESIDUAL_BITS)
@@ -139,7 +131,7 @@ class Captioner:
         for row in range(len(x)):
             cache.preset(row, self.prompt)
         self.model.forward(x, cache)
-        texts = beam_search(self.model, cache, self.vocabulary, self.search, starts, hints)
+        texts = beam_search(self.model, cache, self.vocabulary, self.search, starts)
         return [sentence(self.tokens.join(ids)) if ids else "" for ids in texts]
 
     def _project(self, seen: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class Search:
     """``beams`` hypotheses each, at most ``longest`` tokens; scores are divided by ``length ** penalty`` (Wu et al.,
     2016, without the offset). A bigram never occurs twice, which is how small models loop."""
 
-    beams: int = 3
+    beams: int = 5
     longest: int = 28
     penalty: float = 0.7
 
@@ -43,14 +43,12 @@ def beam_search(
     vocabulary: Tensor,
     search: Search,
     starts: Sequence[Sequence[int]],
-    hints: Sequence[dict[int, float]] | None = None,
 ) -> list[list[int]]:
     """Tokens after the start token for each row of ``cache``, without the end token.
 
     ``vocabulary [V] int64``: ids that may occur, END_OF_LINE among them. ``starts``: tokens each text must begin with,
-    all of the same number. ``hints``: for each text, nats that a token earns where it first occurs.
+    all of the same number.
     """
-    hints = hints or [{}] * len(starts)
     first = torch.tensor([[END_OF_TEXT, *start] for start in starts])
     hidden = model.forward(model.embed(first), cache)[:, -1]
     groups = [[_Beam(list(start), 0.0)] for start in starts]
@@ -59,7 +57,7 @@ def beam_search(
         scores = _log_probabilities(model, hidden, vocabulary)
         sources: list[int] = []
         for index, beams in enumerate(groups):
-            groups[index], chosen = _extend(beams, rows[index], scores, vocabulary, search, hints[index])
+            groups[index], chosen = _extend(beams, rows[index], scores, vocabulary, search)
             alive = [row for beam, row in zip(groups[index], chosen, strict=True) if not beam.done]
             rows[index] = list(range(len(sources), len(sources) + len(alive)))
             sources += alive
@@ -82,13 +80,12 @@ def _extend(
     scores: Tensor,
     vocabulary: Tensor,
     search: Search,
-    hints: dict[int, float],
 ) -> tuple[list[_Beam], list[int]]:
     """The best hypotheses one token on, finished ones kept, and for each the row it grew from (-1: finished)."""
     options: list[tuple[_Beam, int]] = [(beam, -1) for beam in beams if beam.done]
     alive = [beam for beam in beams if not beam.done]
     for beam, row in zip(alive, rows, strict=True):
-        best = _hinted(scores[row], vocabulary, beam, hints).topk(2 * search.beams)
+        best = scores[row].topk(2 * search.beams)
         for score, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
             token = int(vocabulary[place])
             if token == END_OF_LINE:
@@ -98,14 +95,6 @@ def _extend(
     options.sort(key=lambda option: option[0].rank(search.penalty), reverse=True)
     kept = options[: search.beams]
     return [beam for beam, _ in kept], [row for _, row in kept]
-
-
-def _hinted(scores: Tensor, vocabulary: Tensor, beam: _Beam, hints: dict[int, float]) -> Tensor:
-    """Scores with what hinted tokens earn that the hypothesis does not have yet."""
-    for token, gain in hints.items():
-        if token not in beam.ids:
-            scores = torch.where(vocabulary == token, scores + gain, scores)
-    return scores
 
 
 def _repeats(ids: list[int], token: int) -> bool:
