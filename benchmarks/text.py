@@ -84,7 +84,7 @@ def measure(texts: list[str], contexts: list[torch.Tensor | None] | None) -> lis
         row("zlib, level 9", [8.0 * len(zlib.compress(t.encode(), 9)) for t in texts], characters),
         row("static", sizes(coder.encode(texts, coders=("static",))), characters),
     ]
-    for kinds in (("plain",), ("short",), ("dense",), None):
+    for kinds in (("short",), ("dense",), None):
         coded = coder.encode(texts, coders=("exact-lm",), kinds=kinds)
         over = statistics.mean(8 * len(c.section) - (c.ideal_bits or 0) for c in coded)
         name = "exact-lm, " + (f"prompt {kinds[0]}" if kinds else "best prompt")

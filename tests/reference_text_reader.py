@@ -190,10 +190,10 @@ def read_exact(stream: Stream, model: LanguageModel) -> str:
     """A text of the coder ``exact-lm``, whose symbol has been read."""
     if stream.choice((2, 240, *(1,) * 14)) != 1:
         raise ValueError("unknown text model")
-    prompt = PROMPTS[stream.choice((104, 104, 16, 16, 4, 4, 4, 4))]
-    if stream.choice((128, 128)):
+    prompt = PROMPTS[stream.choice((152, 84, 8, 8, 1, 1, 1, 1))]
+    if stream.choice((252, 4)):
         raise ValueError("the picture as context is not described in full")
-    end = 0 if stream.choice((248, 8)) else 198
+    end = 0 if stream.choice((252, 4)) else 198
     position, token, text = model.start(prompt), 0, b""
     for count in itertools.count():
         token = stream.choice(model.counts(token, position + count))

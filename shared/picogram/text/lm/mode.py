@@ -20,9 +20,9 @@ KINDS = ("short", "dense", "plain", "objects")
 TEXT_MODEL = 1
 """Id of the text model: language model, vocabulary and prompts together."""
 
-_KIND_COUNTS = (104, 104, 16, 16, 4, 4, 4, 4)
-_CONTEXT_COUNTS = (128, 128)
-_END_COUNTS = (248, 8)
+_KIND_COUNTS = (152, 84, 8, 8, 1, 1, 1, 1)
+_CONTEXT_COUNTS = (252, 4)
+_END_COUNTS = (252, 4)
 _MODEL_COUNTS = (2, 240, *[1] * 14)
 
 
