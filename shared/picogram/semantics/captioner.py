@@ -146,7 +146,7 @@ class Captioner:
 def _box(mask: npt.NDArray[np.bool_], width: int, height: int) -> tuple[int, int, int, int]:
     """The mask's bounding box in pixels, one cell wider on every side: left, top, right, bottom."""
     side = len(mask)
-    rows, cols = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, bottom = max(0, rows[0] - 1), min(side, rows[-1] + 2)
     left, right = max(0, cols[0] - 1), min(side, cols[-1] + 2)
     edges = left * width // side, top * height // side, -(-right * width // side), -(-bottom * height // side)
