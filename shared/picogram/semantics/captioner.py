@@ -87,10 +87,9 @@ class Captioner:
             regions = [find_regions(self.net, picture) for picture in part]
             captions = self.captions(self.features(part))
             for picture, some, seen in zip(part, regions, captions, strict=True):
-                caption = seen
-                if some and self._overlooks(caption, some):
-                    [named] = self.captions(self.features([picture]), [self._opening(some[0].name)])
-                    caption = named or caption
+                caption = (
+                    f"A photo of {_noun(some[0].name)}." if some and self._overlooks(seen, some) else seen
+                )
                 detailed = [replace(r, detail=self.detail(picture, r.name, r.mask)) for r in some if objects]
                 found.append(Description(caption, tuple(detailed)))
         return found
@@ -98,19 +97,21 @@ class Captioner:
     def _overlooks(self, caption: str, regions: Sequence[Region]) -> bool:
         """Whether a caption names none of the objects that were found and the surest is none it learned to name.
 
-        On objects that are frequent in the training captions the captioner is right more often than the classifier.
+        On objects that are frequent in the training captions the captioner is right more often than the classifier; of
+        others it invents stories, even if it is made to begin with their name.
         """
         named = any(region.name in caption.lower() for region in regions)
         return self.insist and not named and regions[0].name not in self.familiar
 
-    def _opening(self, name: str) -> list[int]:
-        """Tokens of the beginning of a sentence about an object."""
-        return self.tokens.split(f"{'An' if name[0] in 'aeiou' else 'A'} {name}")
-
     def detail(self, picture: Image.Image, name: str, mask: npt.NDArray[np.bool_]) -> str:
-        """What the model says of an object when it looks at the part of the picture around its mask; may be empty."""
+        """What the model says of an object when it looks at the part of the picture around its mask.
+
+        Empty for objects that the training captions hardly know.
+        """
+        if name not in self.familiar:
+            return ""
         crop = picture.crop(_box(mask, *picture.size))
-        [caption] = self.captions(self.features([crop]), [self._opening(name)])
+        [caption] = self.captions(self.features([crop]), [self.tokens.split(_noun(name, start=True))])
         words = caption.split()[1 + len(name.split()) :]
         phrase = re.split(r"[.,;:!?]", " ".join(words))[0].split()[:_DETAIL_WORDS]
         while phrase and phrase[-1] in _DANGLING:
@@ -141,6 +142,12 @@ class Captioner:
         x = F.gelu(F.linear(x, p["first.weight"], p["first.bias"]) + p["place"])
         x = F.linear(x, p["second.weight"], p["second.bias"])
         return F.layer_norm(x, x.shape[-1:]) * p["size"]
+
+
+def _noun(name: str, start: bool = False) -> str:
+    """A name with its article."""
+    article = "an" if name[0] in "aeiou" else "a"
+    return f"{article.capitalize() if start else article} {name}"
 
 
 def _box(mask: npt.NDArray[np.bool_], width: int, height: int) -> tuple[int, int, int, int]:
