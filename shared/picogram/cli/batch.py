@@ -40,13 +40,16 @@ def report(error: Exception, name: str | None = None) -> int:
     return known.exit_code
 
 
+_EXTRAS = {"torch": "torch", "safetensors": "torch", "gguf": "text", "tokenizers": "text"}
+"""What brings a module, other than the extra that has everything."""
+
+
 def as_picogram_error(error: Exception) -> PicogramError:
     """Foreign exceptions, which are ours to fix, still become one line."""
     if isinstance(error, PicogramError):
         return error
     if isinstance(error, ModuleNotFoundError):
-        extra = "torch" if error.name in ("torch", "safetensors") else "demo"
-        return missing_extra(f"the Python module {error.name}", extra)
+        return missing_extra(f"the Python module {error.name}", _EXTRAS.get(error.name or "", "demo"))
     if isinstance(error, OSError) and error.strerror:
         return PicogramError(f"{error.filename or 'file system'}: {error.strerror}")
     if isinstance(error, MemoryError):
