@@ -45,10 +45,9 @@ def main() -> None:
             wrong[1] += sum(a != b for a, b in zip(coder.decode(sections), texts, strict=True))
         rows.append({"batch": batch, "texts": len(own), "bytes": wrong[0], "decoded": wrong[1]})
         print(rows[-1], flush=True)
-    mismatches = sum(row["bytes"] + row["decoded"] for row in rows)
-    args.out.write_text(
-        json.dumps({"texts": first, "mismatches": mismatches, "batches": rows}, indent=1) + "\n"
-    )
+        mismatches = sum(row["bytes"] + row["decoded"] for row in rows)
+        found = {"texts": first, "mismatches": mismatches, "batches": rows}
+        args.out.write_text(json.dumps(found, indent=1) + "\n")  # each time: a run may be stopped
 
 
 if __name__ == "__main__":
