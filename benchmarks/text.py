@@ -29,6 +29,7 @@ from picogram.bitstream.container import parse
 from picogram.semantics.words import default_words
 from picogram.text.coder import CodedText, TextCoder
 from picogram.text.lm.load import load_lm_coder
+from training.words.data import captioned
 
 RATE = 0.03
 ASPECT = (384, 288)
@@ -42,10 +43,8 @@ def kodak_captions(path: Path) -> list[str]:
 
 def flickr_captions(path: Path, count: int) -> list[tuple[bytes, str]]:
     """Photo (encoded) and first caption of held-out photos."""
+    held_out = captioned(path)[1][:count]
     with tarfile.open(path) as tar:
-        rows = [json.loads(line) for line in tar.extractfile("captions.jsonl")]
-        rows.sort(key=lambda row: row["file"])
-        held_out = rows[int(len(rows) * 0.9) :][:count]
         return [(tar.extractfile(row["file"]).read(), row["captions"][0]) for row in held_out]
 
 

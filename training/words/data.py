@@ -15,6 +15,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from picogram.semantics.captioner import sentence
+
 END = 198
 """The newline token ends a text."""
 HELD_OUT = 0.1
@@ -43,6 +45,16 @@ def tokenise(tokenizer: Tokenizer, text: str, photo: int = -1) -> Example:
     """A text as the coder sees it: a leading space, the tokens, a newline."""
     ids = tokenizer.encode(" " + text).ids
     return Example(photo, (*ids, END), len(text))
+
+
+def tokenised(rows: list[dict], tokenizer: Tokenizer, sentences: float) -> list[list[Example]]:
+    """All captions of each photo, a share of them written as proper sentences."""
+    rng = random.Random(1)
+
+    def written(caption: str) -> str:
+        return (sentence(caption) or caption) if rng.random() < sentences else caption
+
+    return [[tokenise(tokenizer, written(c), i) for c in row["captions"]] for i, row in enumerate(rows)]
 
 
 def batches(examples: list[Example], size: int, seed: int) -> Iterator[list[Example]]:

@@ -47,6 +47,12 @@ class LatentProjector(nn.Module):
         self.whole = nn.Linear(hidden + hidden // 2, width)
         self.place = nn.Parameter(torch.randn(5, width) * 0.02)
 
+    def calibrate(self, sample: Tensor) -> None:
+        """Make inputs comparable by what they are in ``sample [N, 2C, 8, 8]``."""
+        sample = sample.float()
+        self.offset.copy_(sample.mean((0, 2, 3)))
+        self.spread.copy_(sample.std((0, 2, 3)).clamp(min=1e-3))
+
     def features(self, grids: Tensor) -> Tensor:
         """The last grid, ``[B, D, 4, 4]``."""
         x = (grids - self.offset[:, None, None]) / self.spread[:, None, None]

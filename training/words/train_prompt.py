@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import random
 import time
 from pathlib import Path
 
@@ -22,8 +21,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from picogram.semantics.captioner import sentence
-from training.words.data import Example, batches, captioned, pad, tokenise
+from training.words.data import Example, batches, captioned, pad, tokenise, tokenised
 from training.words.float_lm import FloatLM
 
 
@@ -54,14 +52,7 @@ def load_texts(
     """
     if path.suffix == ".tar":
         train, held_out = captioned(path)
-        rng = random.Random(1)
-
-        def written(caption: str) -> str:
-            return (sentence(caption) or caption) if rng.random() < sentences else caption
-
-        examples = [
-            tokenise(tokenizer, written(c), i) for i, row in enumerate(train) for c in row["captions"]
-        ]
+        examples = [e for photo in tokenised(train, tokenizer, sentences) for e in photo]
         return examples, [tokenise(tokenizer, row["captions"][0]) for row in held_out]
     texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
     cut = int(len(texts) * 0.9)

@@ -26,8 +26,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from picogram.semantics.captioner import sentence
-from training.words.data import Example, captioned, pad, tokenise
+from training.words.data import Example, captioned, pad, tokenised
 from training.words.float_lm import Adapters, FloatLM
 from training.words.projectors import FeatureProjector, LatentProjector
 from training.words.train_prompt import Prompt
@@ -75,9 +74,7 @@ def make(recipe: dict, model: FloatLM, prompt: Tensor, features: np.ndarray) -> 
     """An untrained model as a recipe describes it; ``features [N, variants, ...]``."""
     if recipe["projector"] == "latents":
         projector: nn.Module = LatentProjector(features.shape[2], model.config.width)
-        sample = torch.from_numpy(np.asarray(features[:512, 0])).float()
-        projector.offset.copy_(sample.mean((0, 2, 3)))
-        projector.spread.copy_(sample.std((0, 2, 3)).clamp(min=1e-3))
+        projector.calibrate(torch.from_numpy(np.array(features[:512, 0])))
     else:
         projector = FeatureProjector(features.shape[2], features.shape[3], model.config.width)
     return Seeing(model, prompt, projector, recipe.get("rank", 0))
@@ -108,16 +105,6 @@ def batch_of(features: np.ndarray, photos: list[int] | range, variant: int | Non
     """Features of some photos; ``variant`` None draws one each."""
     pick = [random.randrange(features.shape[1]) if variant is None else variant for _ in photos]
     return torch.from_numpy(np.stack([features[p, v] for p, v in zip(photos, pick, strict=True)])).float()
-
-
-def tokenised(rows: list[dict], tokenizer: Tokenizer, sentences: float) -> list[list[Example]]:
-    """All captions of each photo, a share of them written as proper sentences."""
-    rng = random.Random(1)
-
-    def written(caption: str) -> str:
-        return (sentence(caption) or caption) if rng.random() < sentences else caption
-
-    return [[tokenise(tokenizer, written(c), i) for c in row["captions"]] for i, row in enumerate(rows)]
 
 
 def load_features(path: Path) -> np.ndarray:

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from safetensors.torch import load_file
-
 from picogram.models.store import text_model_file
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
-from picogram.text.lm.load import load_tokens, shipped_file, unpack_prompts
+from picogram.text.lm.load import load_prompts, load_tokens
 from picogram_lmm.captioner import VllmCaptioner
 from picogram_lmm.engine import DEFAULT_ROWS
 from picogram_lmm.exact_coder import VllmLMCoder
@@ -23,6 +21,5 @@ def vllm_words(captioner: str | None = None, rows: int = DEFAULT_ROWS, **options
     Without a ``captioner`` the library's own describes. ``options`` go to ``VllmCaptioner``. Raises ModelMissing or
     ModelDamaged, with the command that helps, if the text model is not here, and ModelError if vLLM cannot load one.
     """
-    prompts = unpack_prompts(load_file(shipped_file()))
-    lm = VllmLMCoder(text_model_file(), load_tokens(), prompts, rows=rows)
+    lm = VllmLMCoder(text_model_file(), load_tokens(), load_prompts(), rows=rows)
     return Words(TextCoder(lm=lm), VllmCaptioner(captioner, **options) if captioner else None)

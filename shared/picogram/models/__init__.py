@@ -40,9 +40,24 @@ def latent_weights(model: int) -> Path:
     manifest = manifests().get(model)
     if manifest is None:
         raise UnknownModel(f"the file needs latent model {model}; installed: {sorted(manifests())}")
-    path = weights_folder() / str(manifest["file"])
-    if not path.is_file():
-        raise ModelMissing(f"{path.name} is missing from this installation: reinstall picogram-codec")
+    return shipped_weights(manifest)
+
+
+def shipped_manifest(name: str) -> dict[str, Any]:
+    """Manifest of a model in the package, by name; ModelMissing if it is not there."""
+    found: dict[str, Any] = json.loads(_present(weights_folder() / f"{name}.json").read_text())
+    return found
+
+
+def shipped_weights(manifest: dict[str, Any]) -> Path:
+    """File of a model in the package, checked against its manifest; ModelMissing or ModelDamaged."""
+    path = _present(weights_folder() / str(manifest["file"]))
     if hashlib.sha256(path.read_bytes()).hexdigest() != manifest["sha256"]:
         raise ModelDamaged(f"{path.name} does not match its hash: reinstall picogram-codec")
+    return path
+
+
+def _present(path: Path) -> Path:
+    if not path.is_file():
+        raise ModelMissing(f"{path.name} is missing from this installation: reinstall picogram-codec")
     return path

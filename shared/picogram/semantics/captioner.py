@@ -11,13 +11,10 @@ side only, so it uses floats.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +24,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from picogram.errors import ModelDamaged, ModelMissing
 from picogram.latent.codec import unpack_floats
-from picogram.models import weights_folder
+from picogram.models import shipped_manifest, shipped_weights
 from picogram.models.store import features_file
 from picogram.semantics.description import Description, Region
 from picogram.semantics.features import FeatureNet, Features, preprocess
@@ -169,23 +165,10 @@ def sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def captioner_manifest() -> dict[str, Any]:
-    """Manifest of the shipped captioner."""
-    path = weights_folder() / f"captioner-{CAPTIONER}.json"
-    if not path.is_file():
-        raise ModelMissing(f"{path.name} is missing from this installation: reinstall picogram-codec")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
-
-
 @lru_cache(maxsize=1)
 def load_captioner() -> Captioner:
     """The embedded captioner, one per process. ModelMissing or ModelDamaged name the command that helps."""
-    manifest = captioner_manifest()
-    path = weights_folder() / str(manifest["file"])
-    if not path.is_file():
-        raise ModelMissing(f"{path.name} is missing from this installation: reinstall picogram-codec")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != manifest["sha256"]:
-        raise ModelDamaged(f"{path.name} does not match its hash: reinstall picogram-codec")
+    manifest = shipped_manifest(f"captioner-{CAPTIONER}")
+    tensors = load_file(shipped_weights(manifest))
     net = FeatureNet(load_file(features_file()))
-    return Captioner(load_exact_lm(), load_tokens(), net, load_file(path), manifest["familiar"])
+    return Captioner(load_exact_lm(), load_tokens(), net, tensors, manifest["familiar"])

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from picogram.errors import CorruptBitstream, UsageError
+from picogram.text.raw import MAX_CHARACTERS
 
-MAX_CAPTION_CHARACTERS: Final = 10_000
+MAX_CAPTION_CHARACTERS: Final = MAX_CHARACTERS
 MAX_OBJECTS: Final = 8
 MAX_NAME_CHARACTERS: Final = 100
 MAX_DETAIL_CHARACTERS: Final = 1_000

@@ -21,6 +21,7 @@ from picogram.errors import CorruptBitstream, ModelMissing, PicogramError, SelfC
 from picogram.text import raw, static
 from picogram.text.fixed import fixed_symbol, read_fixed
 from picogram.text.rangecoder import RangeDecoder, RangeEncoder
+from picogram.text.raw import MAX_CHARACTERS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     Context = Tensor | Callable[[], Tensor] | None
 
 CODERS = ("exact-lm", "static", "vllm-float", "raw")
-MAX_CHARACTERS = 10_000
 PULL_COMMAND = "picogram models pull text"
 _CODER_COUNTS = (224, 16, 8, 4, 1, 1, 1, 1)
 _ALL_KINDS_UP_TO = 160
@@ -179,10 +179,7 @@ def check_text(text: str) -> None:
     """UsageError unless the text can be coded."""
     if len(text) > MAX_CHARACTERS:
         raise UsageError(f"the text has {len(text)} characters, more than the limit of {MAX_CHARACTERS}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError("the text holds half a surrogate pair, which is no character") from error
+    raw.text_bytes(text)
 
 
 def exact_section(candidate: Candidate) -> bytes:

@@ -13,6 +13,8 @@ from picogram.errors import CorruptBitstream, UsageError
 from picogram.text.fixed import fixed_symbol, read_fixed
 from picogram.text.rangecoder import RangeDecoder, RangeEncoder
 
+MAX_CHARACTERS: Final = 10_000
+"""Longest text that is taken from anybody; as UTF-8 it stays within MAX_TEXT_BYTES."""
 MAX_TEXT_BYTES: Final = 65536
 """More UTF-8 bytes than this in one text are neither written nor read."""
 

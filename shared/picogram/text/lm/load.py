@@ -8,18 +8,14 @@ each channel, ``prompt.KIND.shift`` ``[layers, 2, 1, kv * d] uint8``; and the co
 
 from __future__ import annotations
 
-import hashlib
-import json
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
 
-from picogram.errors import ModelDamaged, ModelMissing
 from picogram.exact.split_linear import SplitKernel
-from picogram.models import weights_folder
+from picogram.models import shipped_manifest, shipped_weights
 from picogram.models.store import text_model_file, tokenizer_file
 from picogram.text.lm.coder import LMCoder
 from picogram.text.lm.context import PictureContext
@@ -31,23 +27,13 @@ _PROMPT, _CONTEXT = "prompt.", "context."
 
 
 def text_manifest() -> dict[str, Any]:
-    """Manifest of the shipped part of the text model."""
-    path = weights_folder() / f"text-{TEXT_MODEL}.json"
-    if not path.is_file():
-        raise ModelMissing(f"{path.name} is missing from this installation: reinstall picogram-codec")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    """Manifest of the shipped part of the text model. ModelMissing."""
+    return shipped_manifest(f"text-{TEXT_MODEL}")
 
 
-def shipped_file() -> Path:
-    """Prompts and context network, checked against their manifest. ModelMissing or ModelDamaged."""
-    manifest = text_manifest()
-    path = weights_folder() / str(manifest["file"])
-    if not path.is_file():
-        raise ModelMissing(f"{path.name} is missing from this installation: reinstall picogram-codec")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != manifest["sha256"]:
-        raise ModelDamaged(f"{path.name} does not match its hash: reinstall picogram-codec")
-    return path
+def shipped_tensors() -> dict[str, Tensor]:
+    """Prompts and, if there is one, the context network. ModelMissing or ModelDamaged."""
+    return load_file(shipped_weights(text_manifest()))
 
 
 def unpack_prompts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -57,6 +43,11 @@ def unpack_prompts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         for name, value in tensors.items()
         if name.startswith(_PROMPT) and not name.endswith(".shift")
     }
+
+
+def load_prompts() -> dict[str, Tensor]:
+    """The soft prompts that ship. Raises as ``shipped_tensors``."""
+    return unpack_prompts(shipped_tensors())
 
 
 @lru_cache(maxsize=1)
@@ -74,7 +65,7 @@ def load_tokens() -> Tokens:
 @lru_cache(maxsize=1)
 def load_lm_coder() -> LMCoder:
     """The coder ``exact-lm``, one per process. Raises as ``load_exact_lm``."""
-    return LMCoder(load_exact_lm(), load_tokens(), unpack_prompts(load_file(shipped_file())))
+    return LMCoder(load_exact_lm(), load_tokens(), load_prompts())
 
 
 @lru_cache(maxsize=4)
@@ -82,6 +73,6 @@ def load_context(latent_model: int, kernel: SplitKernel | None = None) -> Pictur
     """The context network for latents of a model; None if it was not made for that one."""
     if text_manifest().get("context_of") != latent_model:
         return None
-    tensors = load_file(shipped_file())
+    tensors = shipped_tensors()
     own = {k.removeprefix(_CONTEXT): v for k, v in tensors.items() if k.startswith(_CONTEXT)}
     return PictureContext(own, kernel)
