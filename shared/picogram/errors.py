@@ -22,8 +22,14 @@
     │   └── SelfCheckFailed     a fresh file did not decode to what was coded: a faulty machine
     └── JobError
         ├── QueueFull           try again later
+        ├── BrokerUnavailable   the job store cannot be reached
         ├── JobTimeout          the deadline passed
-        └── JobCanceled         somebody asked for that
+        ├── JobCanceled         somebody asked for that
+        ├── JobUnknown          no such job, or its result has expired
+        ├── JobConflict         an idempotency key came again with another request
+        ├── JobOutOfMemory      it does not fit a worker's memory even alone
+        ├── JobAbandoned        workers died of it again and again
+        └── JobFailed           a fault of ours; the worker's log has it
 
 ``slug`` is stable: it ends the HTTP problem type and is printed by the CLI, whose exit code is ``exit_code``.
 """
@@ -117,9 +123,33 @@ class QueueFull(JobError):
     slug, title = "queue-full", "Queue full"
 
 
+class BrokerUnavailable(JobError):
+    slug, title = "broker-unavailable", "Job store unavailable"
+
+
 class JobTimeout(JobError):
     slug, title = "job-timeout", "Deadline passed"
 
 
 class JobCanceled(JobError):
     slug, title = "job-canceled", "Job canceled"
+
+
+class JobUnknown(JobError):
+    slug, title = "job-unknown", "Unknown job"
+
+
+class JobConflict(JobError):
+    slug, title = "idempotency-conflict", "Idempotency key already used"
+
+
+class JobOutOfMemory(JobError):
+    slug, title = "out-of-memory", "Out of memory"
+
+
+class JobAbandoned(JobError):
+    slug, title = "job-abandoned", "Job abandoned"
+
+
+class JobFailed(JobError):
+    slug, title = "internal", "Internal error"

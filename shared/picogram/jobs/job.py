@@ -10,7 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-Kind = Literal["encode", "decode", "inspect", "describe"]
+from picogram.jobs.control import JobControl
+
+Kind = Literal["encode", "decode", "inspect", "describe", "reference"]
+Priority = Literal["high", "normal"]
+PRIORITIES: tuple[Priority, ...] = ("high", "normal")
+"""In the order of service: a normal job runs when no high one waits."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,10 @@ class Job:
     metadata join ``facts`` and its warnings ``warnings``, which travel on to the end of the route. Jobs of one task
     with equal ``compatibility`` may share a batch; ``cost`` (pixels, where known) says how much of a batch one
     fills. Times are Unix seconds, for they cross machines.
+
+    ``owner`` is who may ask for the job (empty: anyone), ``key`` the caller's idempotency key, which is the owner's
+    own, and ``fingerprint`` what a repetition must equal. ``trace`` is a W3C traceparent. ``attempt`` counts deliveries of
+    the present step. ``control`` belongs to the worker that runs the job and does not travel.
     """
 
     kind: Kind
@@ -46,11 +55,19 @@ class Job:
     compatibility: str = ""
     cost: int = 1
     deadline: float | None = None
+    priority: Priority = "normal"
+    owner: str = ""
+    key: str = ""
+    fingerprint: str = ""
+    trace: str = ""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created_at: float = field(default_factory=time.time)
     queued_at: float = field(default_factory=time.time)
+    attempt: int = 1
     timings: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    control: JobControl = field(default_factory=JobControl, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.route:
@@ -88,10 +105,16 @@ class Job:
             facts=facts,
             warnings=warnings,
             queued_at=time.time(),
+            attempt=1,
             timings=result.timings,
+            control=JobControl(),
         )
 
 
 Outcome = Result | Exception
 Handler = Callable[[list[Job]], list[Outcome]]
-"""One outcome per job, in order; an exception in the list fails that job only."""
+"""One outcome per job, in order; an exception in the list fails that job only.
+
+A handler that takes long calls ``job.control.check()`` between its parts, which raises JobCanceled when nobody wants
+that job any more, and ``job.control.progress(...)``.
+"""
