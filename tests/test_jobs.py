@@ -1,59 +1,25 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""The contract of every broker, and of the one worker loop over it."""
+"""The contract of every broker."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 
 import pytest
+from brokers import LIMITS, BrokerFactory, collect, job, names, submit, upper, working
 
-from picogram.errors import CorruptBitstream, JobCanceled, JobTimeout, QueueFull
-from picogram.jobs import BatchLimits, Broker, Handler, Job, MemoryBroker, Outcome, Result, Worker
-
-BrokerFactory = Callable[..., Broker]
-LIMITS = BatchLimits()
-
-
-@pytest.fixture(params=[MemoryBroker])
-def make_broker(request: pytest.FixtureRequest) -> BrokerFactory:
-    factory: BrokerFactory = request.param
-    return factory
-
-
-@pytest.fixture
-def broker(make_broker: BrokerFactory) -> Broker:
-    return make_broker(max_depth=32)
-
-
-def job(name: str = "a", **fields: object) -> Job:
-    return Job("encode", name.encode(), **{"route": ("encoder",), **fields})  # type: ignore[arg-type]
-
-
-def upper(jobs: list[Job]) -> list[Outcome]:
-    return [Result(job.payload.upper(), "text/plain", {"batch": len(jobs)}) for job in jobs]
-
-
-@asynccontextmanager
-async def working(broker: Broker, handler: Handler, limits: BatchLimits = LIMITS) -> AsyncIterator[Worker]:
-    worker = Worker(broker, "encoder", handler, limits)
-    task = asyncio.create_task(worker.run())
-    yield worker
-    worker.stop()
-    await asyncio.wait_for(task, 5)
-
-
-async def submit(broker: Broker, *jobs: Job) -> None:
-    for each in jobs:
-        await broker.submit(each)
-
-
-def names(jobs: list[Job]) -> str:
-    return "".join(job.payload.decode() for job in jobs)
+from picogram.errors import (
+    CorruptBitstream,
+    JobCanceled,
+    JobConflict,
+    JobFailed,
+    JobTimeout,
+    JobUnknown,
+    QueueFull,
+)
+from picogram.jobs import BatchLimits, Broker, Job, Result, WorkerInfo
 
 
 async def test_round_trip_with_timings(broker: Broker) -> None:
@@ -113,12 +79,14 @@ async def test_expired_jobs_are_dropped_at_fetch(broker: Broker) -> None:
 
 
 async def test_the_deadline_ends_the_wait_of_a_running_job(broker: Broker) -> None:
-    slow = job("a", deadline=time.time() + 0.05)
+    slow = job("a", deadline=time.time() + 0.2)
     await broker.submit(slow)
     [fetched] = await broker.fetch("encoder", LIMITS)
     with pytest.raises(JobTimeout):
         await broker.result(slow.id)
-    await broker.finish(fetched, Result(b"late", "text/plain"))
+    assert (await broker.state(slow.id)).status == "failed"
+    assert await broker.renew([fetched]) == {slow.id}
+    assert not await broker.finish(fetched, Result(b"late", "text/plain"))
     assert await broker.depth("encoder") == 0
 
 
@@ -131,6 +99,7 @@ async def test_cancel_while_waiting(broker: Broker) -> None:
     with pytest.raises(JobCanceled):
         await waiting
     assert not await broker.cancel(one.id)
+    assert await broker.depth("encoder") == 1
     assert names(await broker.fetch("encoder", LIMITS)) == "b"
 
 
@@ -141,20 +110,10 @@ async def test_cancel_while_running(broker: Broker) -> None:
     [fetched] = await broker.fetch("encoder", LIMITS)
     await asyncio.sleep(0)
     assert await broker.cancel(one.id)
-    await broker.finish(fetched, Result(b"late", "text/plain"))
+    assert await broker.renew([fetched]) == {one.id}
+    assert not await broker.finish(fetched, Result(b"late", "text/plain"))
     with pytest.raises(JobCanceled):
         await waiting
-
-
-async def test_a_waiter_that_goes_away_cancels_its_job(broker: Broker) -> None:
-    one = job("a")
-    await broker.submit(one)
-    waiting = asyncio.create_task(broker.result(one.id))
-    await asyncio.sleep(0)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert await broker.depth("encoder") == 0
 
 
 async def test_a_job_takes_the_steps_of_its_route(broker: Broker) -> None:
@@ -232,69 +191,203 @@ def test_a_job_needs_a_route() -> None:
         job(route=())
 
 
-async def test_one_failure_fails_one_job(broker: Broker) -> None:
-    def handler(jobs: list[Job]) -> list[Outcome]:
-        return [CorruptBitstream("b") if each.payload == b"b" else upper([each])[0] for each in jobs]
-
-    jobs = [job(c) for c in "abc"]
-    await submit(broker, *jobs)
-    async with working(broker, handler):
-        assert (await broker.result(jobs[0].id)).payload == b"A"
-        with pytest.raises(CorruptBitstream):
-            await broker.result(jobs[1].id)
-        assert (await broker.result(jobs[2].id)).payload == b"C"
-
-
-@pytest.mark.parametrize("fault", ["raise", "short"])
-async def test_a_batch_that_fails_as_a_whole_is_tried_one_by_one(broker: Broker, fault: str) -> None:
-    def handler(jobs: list[Job]) -> list[Outcome]:
-        if any(each.payload == b"b" for each in jobs):
-            if fault == "raise":
-                raise ZeroDivisionError
-            return []
-        return upper(jobs)
-
-    jobs = [job(c) for c in "abc"]
-    await submit(broker, *jobs)
-    async with working(broker, handler):
-        assert (await broker.result(jobs[0].id)).payload == b"A"
-        with pytest.raises((ZeroDivisionError, RuntimeError)):
-            await broker.result(jobs[1].id)
-        assert (await broker.result(jobs[2].id)).payload == b"C"
+async def test_a_waiter_that_goes_away_leaves_the_job_alone(broker: Broker) -> None:
+    one = job("a")
+    await broker.submit(one)
+    waiting = asyncio.create_task(broker.result(one.id))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    async with working(broker, upper):
+        assert (await broker.result(one.id)).payload == b"A"
 
 
-async def test_the_worker_batches_what_gathers_while_it_is_busy(broker: Broker) -> None:
-    sizes: list[int] = []
-    threads: set[int] = set()
-    busy, gate = asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def handler(jobs: list[Job]) -> list[Outcome]:
-        sizes.append(len(jobs))
-        threads.add(threading.get_ident())
-        loop.call_soon_threadsafe(busy.set)
-        assert gate.wait(5)
-        return upper(jobs)
-
-    jobs = [job(c) for c in "abcdefg"]
-    async with working(broker, handler, BatchLimits(count=4)):
-        await broker.submit(jobs[0])
-        await busy.wait()
-        await submit(broker, *jobs[1:])
-        gate.set()
-        results = [await broker.result(each.id) for each in jobs]
-    assert b"".join(result.payload for result in results) == b"ABCDEFG"
-    assert sizes == [1, 4, 2]
-    assert len(threads) == 1
+async def test_a_result_may_be_asked_for_again_until_it_is_forgotten(broker: Broker) -> None:
+    one = job("a")
+    await broker.submit(one)
+    with pytest.raises(TimeoutError):
+        await broker.result(one.id, wait=0.02)
+    await broker.forget(one.id)  # it is not finished, so nothing happens
+    async with working(broker, upper):
+        first = await broker.result(one.id)
+    assert await broker.result(one.id, wait=0) == first
+    await broker.forget(one.id)
+    for question in (
+        broker.result(one.id),
+        broker.state(one.id),
+        broker.cancel(one.id),
+        collect(broker, one.id),
+    ):
+        with pytest.raises(JobUnknown):
+            await question
 
 
-async def test_stop_drains_the_queue(broker: Broker) -> None:
-    jobs = [job(c) for c in "abcd"]
-    async with working(broker, upper, BatchLimits(count=1)) as worker:
-        await asyncio.sleep(0.01)
-        await submit(broker, *jobs)
-        worker.stop()
-        results = [await broker.result(each.id) for each in jobs]
-    assert [result.payload for result in results] == [b"A", b"B", b"C", b"D"]
-    await broker.submit(job("late"))
-    assert await broker.depth("encoder") == 1
+@pytest.mark.parametrize("stranger", ["0" * 32, "", "../x", "a:b", "*", "0" * 10_000])
+async def test_unknown_jobs_are_unknown_whatever_they_are_called(broker: Broker, stranger: str) -> None:
+    for question in (broker.result(stranger), broker.state(stranger), broker.cancel(stranger)):
+        with pytest.raises(JobUnknown):
+            await question
+
+
+async def test_results_expire(make_broker: BrokerFactory) -> None:
+    broker = make_broker(result_ttl_seconds=0.1)
+    one = job("a", key="k")
+    await broker.submit(one)
+    async with working(broker, upper):
+        await broker.result(one.id)
+    await asyncio.sleep(0.2)
+    with pytest.raises(JobUnknown):
+        await broker.state(one.id)
+    again = job("a", key="k")
+    assert await broker.submit(again) == again.id
+
+
+async def test_states_on_the_way(broker: Broker) -> None:
+    one = job("a", route=("lmm:code", "encoder"), owner="me", priority="high", deadline=time.time() + 60)
+    await broker.submit(one)
+    state = await broker.state(one.id)
+    assert (state.status, state.step, state.owner, state.priority) == ("queued", "lmm:code", "me", "high")
+    assert state.deadline == pytest.approx(one.deadline)
+    [fetched] = await broker.fetch("lmm", LIMITS)
+    await broker.publish(fetched, "progress", {"step": "lmm:code", "fraction": 0.5})
+    state = await broker.state(one.id)
+    assert (state.status, state.progress, state.attempt) == ("running", 0.5, 1)
+    await broker.finish(fetched, Result(b"b", "text/plain"))
+    state = await broker.state(one.id)
+    assert (state.status, state.step, state.progress, state.attempt) == ("queued", "encoder", 0.0, 0)
+    [fetched] = await broker.fetch("encoder", LIMITS)
+    await broker.finish(fetched, CorruptBitstream("odd bits"))
+    state = await broker.state(one.id)
+    assert (state.status, state.final) == ("failed", True)
+    assert isinstance(state.error, CorruptBitstream)
+    assert str(state.error) == "odd bits"
+
+
+async def test_what_went_wrong_inside_stays_inside(broker: Broker) -> None:
+    one = job("a")
+    await broker.submit(one)
+    [fetched] = await broker.fetch("encoder", LIMITS)
+    await broker.finish(fetched, ValueError("a secret"))
+    with pytest.raises(JobFailed) as failure:
+        await broker.result(one.id)
+    assert "secret" not in str(failure.value)
+
+
+async def test_events_tell_the_story_and_can_be_resumed(broker: Broker) -> None:
+    one = job("a", route=("lmm", "encoder"))
+    await broker.submit(one)
+    watching = asyncio.create_task(collect(broker, one.id))
+    for step in ("lmm", "encoder"):
+        [fetched] = await broker.fetch(step, LIMITS)
+        await broker.publish(fetched, "progress", {"step": step, "fraction": 0.25})
+        await broker.publish(fetched, "preview", {"step": step, "media_type": "image/png", "data": b"\0png"})
+        await broker.finish(fetched, Result(b"b", "text/plain"))
+    events = await asyncio.wait_for(watching, 5)
+    told = [event.name for event in events]
+    assert [name for name in told if name != "preview"] == [*["queued", "running", "progress"] * 2, "done"]
+    assert [event.data["step"] for event in events if event.name == "queued"] == ["lmm", "encoder"]
+    last = next(event for event in reversed(events) if event.name == "preview")
+    assert last.data == {"step": "encoder", "media_type": "image/png", "data": "AHBuZw=="}
+    rest = await collect(broker, one.id, after=events[2].id)
+    assert rest == [event for event in events[3:] if event in rest]
+    assert [event.name for event in rest if event.name != "preview"] == [
+        "queued",
+        "running",
+        "progress",
+        "done",
+    ]
+    assert await collect(broker, one.id, after=events[-1].id) == []
+
+
+async def test_events_of_a_failed_and_a_canceled_job_end(broker: Broker) -> None:
+    one, two = job("a"), job("b")
+    await submit(broker, one, two)
+    await broker.cancel(two.id)
+    [fetched] = await broker.fetch("encoder", LIMITS)
+    await broker.finish(fetched, CorruptBitstream("odd bits"))
+    failed, canceled = (await collect(broker, one.id))[-1], (await collect(broker, two.id))[-1]
+    assert (failed.name, failed.data["slug"], failed.data["detail"]) == (
+        "failed",
+        "corrupt-bitstream",
+        "odd bits",
+    )
+    assert (canceled.name, canceled.data["slug"]) == ("canceled", "job-canceled")
+
+
+async def test_a_key_gives_the_same_job_to_the_same_owner_only(broker: Broker) -> None:
+    one, again = job("a", owner="x", key="k", fingerprint="f"), job("a", owner="x", key="k", fingerprint="f")
+    assert await broker.submit(one) == one.id
+    assert await broker.submit(again) == one.id
+    with pytest.raises(JobConflict):
+        await broker.submit(job("b", owner="x", key="k", fingerprint="g"))
+    other = job("b", owner="y", key="k", fingerprint="g")
+    assert await broker.submit(other) == other.id
+    assert await broker.depth("encoder") == 2
+    async with working(broker, upper):
+        assert (await broker.result(one.id)).payload == b"A"
+        assert await broker.submit(job("a", owner="x", key="k", fingerprint="f")) == one.id
+
+
+async def test_a_known_key_is_known_even_when_the_queue_is_full(make_broker: BrokerFactory) -> None:
+    broker = make_broker(max_depth=1)
+    one = job("a", key="k")
+    await broker.submit(one)
+    assert await broker.submit(job("a", key="k")) == one.id
+    with pytest.raises(QueueFull):
+        await broker.submit(job("b"))
+
+
+async def test_high_priority_goes_first_and_counts_apart(broker: Broker) -> None:
+    await submit(broker, job("a"), job("b", priority="high"), job("c"), job("d", priority="high"))
+    assert (await broker.depth("encoder"), await broker.depth("encoder", "high")) == (4, 2)
+    assert [names(await broker.fetch("encoder", BatchLimits(count=2))) for _ in range(2)] == ["bd", "ac"]
+
+
+async def test_what_is_handed_back_is_next_and_its_attempt_does_not_count(broker: Broker) -> None:
+    await submit(broker, *(job(c) for c in "abcd"))
+    batch = await broker.fetch("encoder", BatchLimits(count=3))
+    await broker.finish(batch[0], Result(b"", "text/plain"))
+    await broker.release(batch[1:])
+    assert (await broker.state(batch[1].id)).status == "queued"
+    again = await broker.fetch("encoder", LIMITS)
+    assert await broker.depth("encoder") == 3
+    assert not await broker.finish(batch[1], Result(b"", "text/plain"))
+    assert names(again) == "bcd"
+    assert [each.attempt for each in again] == [1, 1, 1]
+
+
+async def test_linger_lets_a_batch_grow(broker: Broker) -> None:
+    fetching = asyncio.create_task(broker.fetch("encoder", BatchLimits(linger=0.3)))
+    await asyncio.sleep(0.05)
+    await broker.submit(job("a"))
+    await asyncio.sleep(0.05)
+    await broker.submit(job("b"))
+    assert names(await fetching) == "ab"
+
+
+async def test_workers_are_known_while_they_give_signs_of_life(broker: Broker) -> None:
+    assert await broker.workers() == []
+    worker = WorkerInfo("w1", "encoder", "1.0", 12.5, {"models": ["latent-1"]})
+    await broker.announce(worker)
+    await broker.announce(worker)
+    assert await broker.workers() == [worker]
+
+
+async def test_everything_about_a_job_travels(broker: Broker) -> None:
+    one = job(
+        "a", options={"bytes": 9, "caption": "naïve \n ✓"}, compatibility="x", cost=7, trace="00-ab-cd-01", owner="me",
+        deadline=time.time() + 60, fingerprint="f", facts={"n": [1, {"m": None}]}, warnings=("w",), timings={"run": 0.5},
+    )  # fmt: skip
+    await broker.submit(one)
+    [fetched] = await broker.fetch("encoder", LIMITS)
+    assert fetched == one
+
+
+async def test_a_big_payload_travels(broker: Broker) -> None:
+    one = Job("encode", bytes(range(256)) * 20_000, ("encoder",))
+    await broker.submit(one)
+    [fetched] = await broker.fetch("encoder", LIMITS)
+    assert fetched.payload == one.payload
+    await broker.finish(fetched, Result(fetched.payload[::-1], "text/plain"))
+    assert (await broker.result(one.id)).payload == one.payload[::-1]

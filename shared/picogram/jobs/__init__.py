@@ -4,16 +4,39 @@
 
     gateway ── submit ──> Broker ── fetch (a batch) ──> Worker ── handler(list[Job]) in a thread
        ^                    │  ^                           │
-       └────── result ──────┘  └───── finish (per job) ────┘
+       └── result, events ──┘  └───── finish (per job) ────┘
                             └─ the route goes on: the next step's queue
 
-``MemoryBroker`` keeps everything in one process. The protocol is small enough for Redis Streams to follow,
-and ``Worker`` is the only batching loop there is.
+``MemoryBroker`` keeps everything in one process, ``picogram.jobs.redis.RedisBroker`` on a server that many share;
+which one is a setting (``open_broker``). ``Worker`` is the only batching loop there is.
 """
 
-from picogram.jobs.broker import BatchLimits, Broker
-from picogram.jobs.job import Handler, Job, Kind, Outcome, Result
+from picogram.jobs.broker import BatchLimits, Broker, Swept
+from picogram.jobs.connect import open_broker
+from picogram.jobs.control import JobControl
+from picogram.jobs.job import PRIORITIES, Handler, Job, Kind, Outcome, Priority, Result
 from picogram.jobs.memory import MemoryBroker
+from picogram.jobs.observer import Observer
+from picogram.jobs.state import Event, JobState, WorkerInfo
 from picogram.jobs.worker import Worker
 
-__all__ = ["BatchLimits", "Broker", "Handler", "Job", "Kind", "MemoryBroker", "Outcome", "Result", "Worker"]
+__all__ = [
+    "PRIORITIES",
+    "BatchLimits",
+    "Broker",
+    "Event",
+    "Handler",
+    "Job",
+    "JobControl",
+    "JobState",
+    "Kind",
+    "MemoryBroker",
+    "Observer",
+    "Outcome",
+    "Priority",
+    "Result",
+    "Swept",
+    "Worker",
+    "WorkerInfo",
+    "open_broker",
+]

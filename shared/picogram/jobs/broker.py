@@ -14,10 +14,14 @@ from picogram.jobs.state import Event, EventName, JobState, WorkerInfo
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How much a worker takes at once; a single job may exceed ``cost``, for it must run some time."""
+    """How much a worker takes at once; a single job may exceed ``cost``, for it must run some time.
+
+    ``linger``: seconds to wait for more once there is one; 0 is right unless measured otherwise.
+    """
 
     count: int = 8
     cost: int = 16_000_000
+    linger: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ class Broker(Protocol):
     async def result(self, job_id: str, wait: float | None = None) -> Result:
         """The outcome, which stays for a while and may be asked for again.
 
-        Waits ``wait`` seconds at most (None: until the deadline), then raises the built-in TimeoutError. Raises the handler's
-        error, JobFailed for one that is not ours, JobTimeout, JobCanceled, JobAbandoned, or JobUnknown.
+        Waits ``wait`` seconds at most (None: until the deadline), then raises the built-in TimeoutError. Raises the
+        handler's error, JobFailed for one that is not ours, JobTimeout, JobCanceled, JobAbandoned, or JobUnknown.
         """
 
     async def state(self, job_id: str) -> JobState:

@@ -10,7 +10,7 @@ from typing import Any
 
 from picogram.errors import JobCanceled
 
-Listener = Callable[[str, Mapping[str, Any]], None]
+Listener = Callable[[str, Mapping[str, Any]], object]
 
 
 class JobControl:

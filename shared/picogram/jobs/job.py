@@ -44,8 +44,8 @@ class Job:
     fills. Times are Unix seconds, for they cross machines.
 
     ``owner`` is who may ask for the job (empty: anyone), ``key`` the caller's idempotency key, which is the owner's
-    own, and ``fingerprint`` what a repetition must equal. ``trace`` is a W3C traceparent. ``attempt`` counts deliveries of
-    the present step. ``control`` belongs to the worker that runs the job and does not travel.
+    own, and ``fingerprint`` what a repetition must equal. ``trace`` is a W3C traceparent. ``attempt`` counts
+    deliveries of the present step. ``control`` belongs to the worker that runs the job and does not travel.
     """
 
     kind: Kind

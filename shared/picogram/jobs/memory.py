@@ -7,90 +7,183 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from picogram.errors import JobCanceled, JobTimeout, QueueFull
-from picogram.jobs.broker import BatchLimits
-from picogram.jobs.job import Job, Outcome, Result
+from picogram.errors import JobCanceled, JobConflict, JobTimeout, JobUnknown, PicogramError, QueueFull
+from picogram.jobs.broker import BatchLimits, Swept
+from picogram.jobs.control import JobControl
+from picogram.jobs.job import PRIORITIES, Job, Outcome, Priority, Result
+from picogram.jobs.record import Archive, Record
+from picogram.jobs.state import Event, EventName, JobState, WorkerInfo, as_failure
+
+_SIGN_OF_LIFE = 60.0
 
 
 class MemoryBroker:
     """See ``Broker``. All methods belong to one event loop, so that nothing happens between two awaits."""
 
-    def __init__(self, max_depth: int = 64) -> None:
+    lease_seconds: float = 30.0
+
+    def __init__(
+        self, max_depth: int = 64, result_ttl: float = 600.0, max_result_bytes: int = 256 * 1024 * 1024
+    ) -> None:
         self._max_depth = max_depth
+        self._archive = Archive(result_ttl, max_result_bytes)
+        self._records: dict[str, Record] = {}
         self._waiting: defaultdict[str, list[Job]] = defaultdict(list)
         self._running: dict[str, Job] = {}
-        self._outcomes: dict[str, asyncio.Future[Outcome]] = {}
-        self._deadlines: dict[str, float | None] = {}
+        self._keys: dict[tuple[str, str], str] = {}
         self._arrivals: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._workers: dict[str, tuple[float, WorkerInfo]] = {}
 
-    async def submit(self, job: Job) -> None:
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    async def submit(self, job: Job) -> str:
+        self._prune()
+        if job.key and (earlier := self._keys.get((job.owner, job.key))):
+            if self._records[earlier].job.fingerprint != job.fingerprint:
+                raise JobConflict("this idempotency key came with another request before")
+            return earlier
         if await self.depth(job.step) >= self._max_depth:
             raise QueueFull(f"{self._max_depth} jobs are waiting already")
-        self._outcomes[job.id] = asyncio.get_running_loop().create_future()
-        self._deadlines[job.id] = job.deadline
+        if job.key:
+            self._keys[job.owner, job.key] = job.id
+        self._records[job.id] = Record(job)
         self._enqueue(job)
+        return job.id
 
-    async def result(self, job_id: str) -> Result:
-        future, deadline = self._outcomes[job_id], self._deadlines[job_id]
-        left = None if deadline is None else max(0.0, deadline - time.time())
+    async def result(self, job_id: str, wait: float | None = None) -> Result:
+        record = self._record(job_id)
+        until = record.deadline if wait is None else min(record.deadline, time.time() + wait)
         try:
-            async with asyncio.timeout(left):
-                outcome = await asyncio.shield(future)
+            async with asyncio.timeout(None if until == float("inf") else max(0.0, until - time.time())):
+                await record.ended.wait()
         except TimeoutError:
-            outcome = JobTimeout("the deadline passed before the job was done")
-        except asyncio.CancelledError:
-            await self.cancel(job_id)
-            raise
-        self._forget(job_id)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+            if time.time() < record.deadline:
+                raise
+            self._end(record, JobTimeout("the deadline passed before the job was done"))
+        outcome = record.outcome
+        if isinstance(outcome, Result):
+            return outcome
+        assert outcome is not None  # noqa: S101 - it has ended
+        raise outcome.with_traceback(None)
+
+    async def state(self, job_id: str) -> JobState:
+        return self._record(job_id).state()
+
+    async def events(self, job_id: str, after: str = "") -> AsyncIterator[Event]:
+        record = self._record(job_id)
+        seen = int(after) if after.isdigit() else 0
+        while True:
+            news = [event for event in record.events if int(event.id) > seen]
+            for event in news:
+                yield event
+                seen = int(event.id)
+            if record.ended.is_set() and not any(int(event.id) > seen for event in record.events):
+                return
+            if not news:
+                await record.next_event()
 
     async def cancel(self, job_id: str) -> bool:
-        future = self._outcomes.get(job_id)
-        if future is None or future.done():
-            self._forget(job_id)
+        record = self._record(job_id)
+        if record.ended.is_set():
             return False
-        future.set_result(JobCanceled("the job was canceled"))
-        self._forget(job_id)
+        self._end(record, JobCanceled("the job was canceled"))
         return True
+
+    async def forget(self, job_id: str) -> None:
+        record = self._records.get(job_id)
+        if record and record.ended.is_set():
+            self._drop(job_id)
+
+    async def depth(self, step: str, priority: Priority | None = None) -> int:
+        running = [job for job in self._running.values() if job.step == step]
+        return sum(priority in (None, job.priority) for job in self._waiting[step] + running)
+
+    async def workers(self) -> list[WorkerInfo]:
+        since = time.time() - _SIGN_OF_LIFE
+        return [worker for at, worker in self._workers.values() if at >= since]
 
     async def fetch(self, step: str, limits: BatchLimits, wait: float | None = None) -> list[Job]:
         try:
             async with asyncio.timeout(wait):
                 while True:
                     self._arrivals[step].clear()
-                    if batch := self._take(step, limits):
-                        return batch
+                    self._drop_expired(step)
+                    if self._waiting[step]:
+                        break
                     await self._arrivals[step].wait()
         except TimeoutError:
             return []
+        if limits.linger:
+            await asyncio.sleep(limits.linger)
+        return self._take(step, limits)
 
-    async def finish(self, job: Job, outcome: Outcome) -> None:
-        self._running.pop(job.id, None)
-        future = self._outcomes.get(job.id)
-        if future is None or future.done():
-            return
-        following = job.after(outcome) if isinstance(outcome, Result) else outcome
+    async def renew(self, jobs: Sequence[Job]) -> set[str]:
+        return {
+            job.id
+            for job in jobs
+            if job.expired(time.time()) or job.id not in self._records or self._records[job.id].ended.is_set()
+        }
+
+    async def publish(self, job: Job, name: EventName, data: Mapping[str, Any]) -> None:
+        record = self._records.get(job.id)
+        if record and not record.ended.is_set():
+            record.tell(name, data)
+
+    async def finish(self, job: Job, outcome: Outcome) -> bool:
+        record = self._records.get(job.id)
+        if not self._let_go(job) or record is None or record.ended.is_set():
+            return False
+        if job.expired(time.time()):
+            outcome = JobTimeout("the deadline passed before the job was done")
+        following = job.after(outcome) if isinstance(outcome, Result) else as_failure(outcome)
         if isinstance(following, Job):
             self._enqueue(following)
         else:
-            future.set_result(following)
+            self._end(record, following)
+        return True
 
-    async def depth(self, step: str) -> int:
-        return len(self._waiting[step]) + sum(job.step == step for job in self._running.values())
+    async def release(self, jobs: Sequence[Job]) -> None:
+        for job in reversed([job for job in jobs if self._let_go(job)]):
+            record = self._records.get(job.id)
+            if record and not record.ended.is_set():
+                self._enqueue(replace(job, control=JobControl()), front=True)
 
-    def _enqueue(self, job: Job) -> None:
-        self._waiting[job.step].append(job)
+    async def sweep(self, step: str) -> Swept:
+        """Workers of this process die with the broker."""
+        return Swept()
+
+    async def announce(self, worker: WorkerInfo) -> None:
+        self._workers[worker.name] = (time.time(), worker)
+
+    def _let_go(self, job: Job) -> bool:
+        """Whether it was this worker's: a job that was handed back and fetched again has another control."""
+        held = self._running.get(job.id)
+        if held is None or held.control is not job.control:
+            return False
+        del self._running[job.id]
+        return True
+
+    def _record(self, job_id: str) -> Record:
+        self._prune()
+        if job_id not in self._records:
+            raise JobUnknown("there is no such job, or its result has expired")
+        return self._records[job_id]
+
+    def _enqueue(self, job: Job, *, front: bool = False) -> None:
+        self._records[job.id].queued(job)
+        self._waiting[job.step].insert(0 if front else len(self._waiting[job.step]), job)
         self._arrivals[job.step].set()
 
     def _take(self, step: str, limits: BatchLimits) -> list[Job]:
-        """Move a batch from waiting to running; the oldest live job decides what is compatible."""
-        self._drop_expired(step)
+        """Move a batch from waiting to running; the oldest job of the highest priority decides what is compatible."""
         batch: list[Job] = []
         cost = 0
-        for job in self._waiting[step]:
+        for job in sorted(self._waiting[step], key=lambda job: PRIORITIES.index(job.priority)):
             if batch and (job.batch_key != batch[0].batch_key or cost + job.cost > limits.cost):
                 continue
             batch.append(job)
@@ -99,20 +192,32 @@ class MemoryBroker:
                 break
         taken = {job.id for job in batch}
         self._waiting[step] = [job for job in self._waiting[step] if job.id not in taken]
-        self._running.update((job.id, job) for job in batch)
+        for job in batch:
+            self._running[job.id] = job
+            self._records[job.id].running(job)
         return batch
 
     def _drop_expired(self, step: str) -> None:
         now = time.time()
         for job in [job for job in self._waiting[step] if job.expired(now)]:
-            self._waiting[step].remove(job)
-            future = self._outcomes.get(job.id)
-            if future is not None and not future.done():
-                future.set_result(JobTimeout("the deadline passed while the job waited"))
+            self._end(self._records[job.id], JobTimeout("the deadline passed while the job waited"))
 
-    def _forget(self, job_id: str) -> None:
-        """Drop every trace but a running handler's, which ``finish`` removes."""
-        self._outcomes.pop(job_id, None)
-        self._deadlines.pop(job_id, None)
-        for step, jobs in self._waiting.items():
-            self._waiting[step] = [job for job in jobs if job.id != job_id]
+    def _end(self, record: Record, outcome: Result | PicogramError) -> None:
+        """Nothing more happens to the job; a handler that runs it is told so."""
+        job = record.job
+        if held := self._running.get(job.id):
+            held.control.cancel()
+        self._waiting[job.step] = [each for each in self._waiting[job.step] if each.id != job.id]
+        record.end(outcome)
+        self._archive.keep(job.id, len(outcome.payload) if isinstance(outcome, Result) else 0)
+        self._prune()
+
+    def _prune(self) -> None:
+        for job_id in self._archive.surplus():
+            self._drop(job_id)
+
+    def _drop(self, job_id: str) -> None:
+        """Every trace but a running handler's, which ``finish`` removes."""
+        self._archive.drop(job_id)
+        if record := self._records.pop(job_id, None):
+            self._keys.pop((record.job.owner, record.job.key), None)

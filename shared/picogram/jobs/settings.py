@@ -56,7 +56,9 @@ class WorkerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PICOGRAM_", frozen=True)
 
     max_batch: int = Field(
-        default=8, ge=1, description="Jobs per call of encoder and decoder; only compatible ones share a call."
+        default=8,
+        ge=1,
+        description="Jobs per call of encoder and decoder; only compatible ones share a call.",
     )
     max_text_batch: int = Field(
         default=16,

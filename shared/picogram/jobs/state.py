@@ -18,7 +18,10 @@ EventName = Literal["queued", "running", "progress", "preview", "done", "failed"
 
 @dataclass(frozen=True)
 class JobState:
-    """Where a job is. ``step`` is the element of its route that it waits for or is in; ``attempt`` counts deliveries of it."""
+    """Where a job is.
+
+    ``step`` is the element of its route that it waits for or is in; ``attempt`` counts deliveries of it.
+    """
 
     id: str
     kind: Kind
@@ -43,8 +46,8 @@ class JobState:
 class Event:
     """Something that happened to a job. ``id`` is opaque, and what ``Broker.events(after=)`` takes.
 
-    ``data``: queued and running have ``step``; progress ``step``, ``fraction`` and what the handler adds; preview ``media_type``
-    and ``data`` (base64); failed ``slug``, ``title`` and ``detail``.
+    ``data``: queued and running have ``step``; progress ``step``, ``fraction`` and what the handler adds; preview
+    ``media_type`` and ``data`` (base64); failed ``slug``, ``title`` and ``detail``.
     """
 
     id: str

@@ -1,0 +1,166 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""The processes of a fleet: started with settings for this machine, watched over, and drained in the right order."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from picogram.errors import PicogramError
+from picogram.fleet.store import free_port
+
+_PROBE_SECONDS: Final = 2.0
+_PAUSE: Final = 0.2
+_LIVED: Final = 30.0
+"""A process that dies younger than this, three times in a row, will not live."""
+_EARLY_DEATHS: Final = 3
+
+
+@dataclass
+class Process:
+    """One gateway or worker. ``port``: of its probes."""
+
+    name: str
+    module: str
+    port: int
+    settings: Mapping[str, str]
+    child: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    early_deaths: int = 0
+
+    def start(self) -> None:
+        """Run it, its log lines on our standard error."""
+        self.started_at = time.monotonic()
+        self.child = subprocess.Popen(  # noqa: S603 - our own arguments
+            [sys.executable, "-m", self.module],
+            env={**os.environ, **self.settings},
+            start_new_session=True,  # Ctrl-C in a terminal is ours to handle
+        )
+
+    @property
+    def running(self) -> bool:
+        """Whether it lives."""
+        return self.child is not None and self.child.poll() is None
+
+    def ready(self) -> bool:
+        """Whether it says so."""
+        try:
+            url = f"http://127.0.0.1:{self.port}/readyz"
+            with urllib.request.urlopen(url, timeout=_PROBE_SECONDS) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+class Fleet:
+    """Gateway, encoders, decoders and language-model workers on one job store, all on loopback."""
+
+    def __init__(
+        self,
+        redis_url: str,
+        *,
+        port: int = 0,
+        encoders: int = 1,
+        decoders: int = 1,
+        lmms: int = 1,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """``port``: of the gateway, 0 for a free one. ``settings``: further environment variables of all processes."""
+        common = {"PICOGRAM_REDIS_URL": redis_url, **(settings or {})}
+        self.port = port or free_port()
+        self.metrics_port = free_port()
+        self.gateway = Process(
+            "gateway",
+            "picogram_gateway",
+            self.port,
+            {
+                **common,
+                "PICOGRAM_HOST": "127.0.0.1",
+                "PICOGRAM_PORT": str(self.port),
+                "PICOGRAM_METRICS_HOST": "127.0.0.1",
+                "PICOGRAM_METRICS_PORT": str(self.metrics_port),
+            },
+        )
+        replicas = {"encoder": encoders, "decoder": decoders, "lmm": lmms}
+        self.workers = [
+            _worker(step, number, common) for step, count in replicas.items() for number in range(count)
+        ]
+
+    @property
+    def url(self) -> str:
+        """Of the gateway."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def processes(self) -> list[Process]:
+        """All of them, in the order in which they are drained: first what accepts work."""
+        return [self.gateway, *self.workers]
+
+    def start(self) -> None:
+        """Start all; returns at once."""
+        for process in self.processes:
+            process.start()
+
+    def wait_ready(self, seconds: float, stopping: Callable[[], bool] = lambda: False) -> None:
+        """Until all are ready, or ``stopping``. Raises PicogramError if one dies or that takes longer."""
+        give_up = time.monotonic() + seconds
+        waiting = self.processes
+        while waiting and not stopping():
+            for process in waiting:
+                if not process.running:
+                    code = process.child.returncode if process.child else None
+                    raise PicogramError(f"{process.name} ended with code {code} before it was ready")
+            if time.monotonic() > give_up:
+                raise PicogramError(f"not ready within {seconds:.0f} s: {', '.join(p.name for p in waiting)}")
+            waiting = [process for process in waiting if not process.ready()]
+            time.sleep(_PAUSE)
+
+    def revive(self) -> list[str]:
+        """Start again whatever died; the names. Raises PicogramError for one that dies again and again."""
+        dead = [process for process in self.processes if not process.running]
+        for process in dead:
+            lived = time.monotonic() - process.started_at
+            process.early_deaths = process.early_deaths + 1 if lived < _LIVED else 0
+            if process.early_deaths >= _EARLY_DEATHS:
+                raise PicogramError(f"{process.name} dies again and again")
+            process.start()
+        return [process.name for process in dead]
+
+    def stop(self, seconds: float = 75.0) -> None:
+        """Drain: the gateway answers what it has accepted, then the workers end. What is left after that is killed."""
+        give_up = time.monotonic() + seconds
+        for group in ([self.gateway], self.workers):
+            for process in group:
+                if process.child and process.running:
+                    process.child.terminate()
+            for process in group:
+                _reap(process, give_up)
+
+    def kill(self) -> None:
+        """End all at once."""
+        for process in self.processes:
+            _reap(process, 0.0)
+
+
+def _worker(step: str, number: int, common: Mapping[str, str]) -> Process:
+    port = free_port()
+    probes = {"PICOGRAM_HEALTH_HOST": "127.0.0.1", "PICOGRAM_HEALTH_PORT": str(port)}
+    return Process(f"{step} {number + 1}", f"picogram_{step}", port, {**common, **probes})
+
+
+def _reap(process: Process, give_up: float) -> None:
+    if process.child is None:
+        return
+    try:
+        process.child.wait(max(0.0, give_up - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.child.kill()
+        process.child.wait()
