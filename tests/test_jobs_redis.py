@@ -208,7 +208,7 @@ async def test_a_job_of_another_version_fails_and_the_worker_goes_on(valkey: Val
 
 
 async def test_payloads_can_lie_in_a_folder(valkey: ValkeyServer, tmp_path: Path) -> None:
-    async with brokers(valkey, blob_url=f"file://{tmp_path}/blobs", result_ttl_seconds=0.2) as (one, two):
+    async with brokers(valkey, blob_url=f"file://{tmp_path}/blobs", result_ttl_seconds=60) as (one, two):
         first, second = job("a", deadline=time.time() + 60), job("b", deadline=time.time() + 60)
         await submit(one, first, second)
         async with working(two, upper):
@@ -261,6 +261,25 @@ async def again(broker: RedisBroker, job_id: str) -> Result:
             return await broker.result(job_id)
         except BrokerUnavailable:
             await asyncio.sleep(0.1)
+
+
+async def test_jobs_given_by_an_answer_that_got_lost_are_found_again(valkey: ValkeyServer) -> None:
+    async with brokers(valkey, 1) as [broker]:
+        await submit(broker, job("a"), job("b"))
+        [held] = await broker.fetch("encoder", BatchLimits(count=1))
+        take = broker._take
+
+        async def lossy(*arguments: Any, **options: Any) -> list[Any]:
+            for each in await take(*arguments, **options):
+                del broker._leases[each.control]
+            raise BrokerUnavailable("the answer got lost")
+
+        broker._take = lossy  # type: ignore[method-assign]
+        with pytest.raises(BrokerUnavailable):
+            await broker.fetch("encoder", LIMITS)
+        broker._take = take  # type: ignore[method-assign]
+        again = await broker.fetch("encoder", LIMITS, wait=0)
+        assert (names([held]), names(again), again[0].attempt) == ("a", "b", 1)
 
 
 async def test_a_store_that_lost_everything_can_be_worked_with(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from picogram.errors import UsageError
 STALE_SECONDS = 60.0
 """An event loop without a sign of life for that long counts as dead."""
 _SLOW_CLIENT_SECONDS = 5.0
+_POLL_SECONDS = 0.1  # how soon `close` is heard
 
 
 class Health:
@@ -66,7 +67,9 @@ class HealthServer:
         except (OSError, OverflowError) as error:
             raise UsageError(f"cannot listen on {host}:{port} for probes: {error}") from error
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_SECONDS,), name="health", daemon=True
+        )
         self._thread.start()
 
     @property

@@ -30,6 +30,7 @@ import structlog
 import picogram
 from picogram.errors import BrokerUnavailable, ModelError, PicogramError, UsageError
 from picogram.jobs.broker import BatchLimits, Broker
+from picogram.jobs.cancellation import end
 from picogram.jobs.connect import open_broker
 from picogram.jobs.environment import read_settings
 from picogram.jobs.health import Health, HealthServer
@@ -163,8 +164,7 @@ class WorkerProcess:
             return _UNEXPECTED
         finally:
             self._health.draining = True
-            for task in (announcing, stopping):
-                task.cancel()
+            await end(announcing, stopping)
             await _within_reason(broker.close())
 
     async def _drain(self, worker: Worker, working: asyncio.Task[None]) -> None:
@@ -180,8 +180,7 @@ class WorkerProcess:
         self.leaves_a_thread = True
         logger.warning("the batch did not end in time and is handed back")
         await _within_reason(worker.abandon())
-        working.cancel()
-        await asyncio.wait((working,))
+        await end(working)
 
     async def _beat(self) -> None:
         while True:

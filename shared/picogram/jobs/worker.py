@@ -31,6 +31,8 @@ T = TypeVar("T")
 Told = asyncio.Queue[tuple[Job, EventName, Mapping[str, Any]] | None]
 _RENEWAL: Final = 0.5
 """Seconds between renewals at most, for they are also how a running job learns of its cancellation."""
+_GLANCE: Final = 0.5
+"""Seconds to wait for jobs at a time, and so the most that a stop takes to be seen."""
 _BACKOFF: Final = 2.0
 """Seconds between tries at most while the broker is away."""
 
@@ -58,7 +60,6 @@ class Worker:
         self._stopping = False
         self._to_the_end = False
         self._running: list[Job] = []
-        self._fetching: asyncio.Future[list[Job]] | None = None
 
     async def run(self) -> None:
         """Work until ``stop``; what was fetched is finished."""
@@ -75,8 +76,6 @@ class Worker:
     def stop(self, *, empty_queue: bool = False) -> None:
         """Take nothing new; ``empty_queue``: but what waits now, for nobody else will come for it."""
         self._stopping, self._to_the_end = True, empty_queue
-        if self._fetching:
-            self._fetching.cancel()
 
     async def abandon(self) -> None:
         """Hand back what still runs, for the process will not wait for it."""
@@ -84,18 +83,18 @@ class Worker:
 
     async def _next(self) -> list[Job]:
         """A batch, or an empty list when there is no more to do."""
+        # Never canceled: a fetch that is cut off may have taken jobs, which then wait for their lease to run out.
         while not self._stopping:
-            self._fetching = asyncio.ensure_future(
-                self._patiently(partial(self._broker.fetch, self.step, self._limits))
-            )
             try:
-                if batch := await self._fetching:
-                    return batch
-            except asyncio.CancelledError:
-                if not self._stopping:
-                    raise
-            finally:
-                self._fetching = None
+                batch = await self._broker.fetch(self.step, self._limits, _GLANCE)
+            except BrokerUnavailable:
+                await asyncio.sleep(_GLANCE * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+                continue
+            if batch and self._stopping and not self._to_the_end:
+                await self._broker.release(batch)
+                return []
+            if batch:
+                return batch
         return await self._broker.fetch(self.step, self._limits, wait=0) if self._to_the_end else []
 
     async def _work(self, batch: list[Job], thread: ThreadPoolExecutor) -> None:

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
@@ -28,8 +28,14 @@ def new_name(job_id: str) -> str:
     return f"{job_id}.{uuid.uuid4().hex[:8]}"
 
 
+SMALL: Final = 262_144
+"""Payloads up to this size go along with the scripts, if they lie in the job store; see lua/common.lua."""
+
+
 class Blobs(Protocol):
-    """Bytes by name."""
+    """Bytes by name. ``within`` the job store, or elsewhere."""
+
+    within: bool
 
     async def put(self, name: str, data: bytes, seconds: float) -> None:
         """Keep the bytes for that long, at least."""
@@ -46,6 +52,8 @@ class Blobs(Protocol):
 
 class RedisBlobs:
     """In the job store; expiry is the server's affair."""
+
+    within = True
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
@@ -69,6 +77,8 @@ class RedisBlobs:
 
 class FolderBlobs:
     """One file per blob, written aside and renamed; its modification time is when it may go."""
+
+    within = False
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -41,8 +41,7 @@ class Callers:
     async def submit(self, job: Job) -> str:
         store, blob = self._store, new_name(job.id)
         key = store.keys.idempotency(job.owner, job.key) if job.key else ""
-        with our_errors():
-            await store.blobs.put(blob, job.payload, store.stay(job))
+        along = await store.keep(blob, job.payload, store.stay(job))
         await self._endings.expect(job.id)
         deadline = "" if job.deadline is None else job.deadline
         fields = {
@@ -60,7 +59,7 @@ class Callers:
         entry: list[Any] = [job.route[0], "\n".join(job.batch_key), job.cost, deadline, write_job(job, blob)]
         flat: list[Any] = [part for pair in fields.items() for part in pair]
         try:
-            verdict = await store.call("submit", streams, [*about, *entry, *flat])
+            verdict = await store.call("submit", streams, [*about, *entry, blob, *along, *flat])
         except BaseException:
             self._endings.settled(job.id)
             raise
@@ -76,14 +75,17 @@ class Callers:
         raise QueueFull(f"{store.max_depth} jobs are waiting already")
 
     async def result(self, job_id: str, wait: float | None = None) -> Result:
+        self._check(job_id)
         until = None if wait is None else time.time() + wait
         while True:
-            fields = await self._fields(job_id, "status", "deadline", "result", "blob", "slug", "detail")
-            if fields["status"] in FINAL:
+            about = await self._store.call("result", [], [job_id])
+            if not about:
+                raise _unknown()
+            if about[0].decode() in FINAL:
                 self._endings.settled(job_id)
-                return await self._outcome(fields)
+                return await self._outcome(*about)
             now = time.time()
-            deadline = float(fields["deadline"]) if fields["deadline"] else None
+            deadline = float(about[1]) if about[1] else None
             if deadline is not None and now >= deadline:
                 self._endings.settled(job_id)
                 raise JobTimeout("the deadline passed before the job was done")
@@ -139,7 +141,8 @@ class Callers:
     async def forget(self, job_id: str) -> None:
         self._check(job_id)
         self._endings.settled(job_id)
-        if blob := await self._store.call("forget", [], [job_id]):
+        blob = await self._store.call("forget", [], [job_id])
+        if blob and not self._store.blobs.within:
             with our_errors():
                 await self._store.blobs.delete(blob.decode())
 
@@ -167,14 +170,24 @@ class Callers:
             for name, value in zip(names, values[1:], strict=True)
         }
 
-    async def _outcome(self, fields: dict[str, str]) -> Result:
-        if fields["status"] != "done":
-            raise read_error(fields["slug"], fields["detail"])
-        with our_errors():
-            [payload] = await self._store.blobs.get([fields["blob"]])
+    async def _outcome(
+        self,
+        status: bytes,
+        _: bytes,
+        result: bytes,
+        blob: bytes,
+        slug: bytes,
+        detail: bytes,
+        payload: bytes | None,
+    ) -> Result:
+        if status != b"done":
+            raise read_error(slug.decode(), detail.decode())
+        if payload is None:
+            with our_errors():
+                [payload] = await self._store.blobs.get([blob.decode()])
         if payload is None:
             raise _unknown()
-        return read_result(fields["result"], payload)
+        return read_result(result, payload)
 
     async def _news(self, job_id: str, seen: str) -> list[Event]:
         with our_errors():

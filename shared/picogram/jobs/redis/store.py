@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 
 from picogram.jobs.job import Job
 from picogram.jobs.redis import scripts
-from picogram.jobs.redis.blobs import Blobs, open_blobs
+from picogram.jobs.redis.blobs import SMALL, Blobs, open_blobs
 from picogram.jobs.redis.connection import connect, our_errors
 from picogram.jobs.redis.keys import GROUP, Keys
 from picogram.jobs.settings import QueueSettings
@@ -65,6 +65,14 @@ class Store:
         """Seconds that everything about an unfinished job stays."""
         left = WITHOUT_DEADLINE if job.deadline is None else max(0.0, job.deadline - time.time())
         return left + self.result_ttl
+
+    async def keep(self, blob: str, payload: bytes, seconds: float) -> list[scripts.Argument]:
+        """Put the payload where it belongs, unless it is small enough to go along: what the script is to be told."""
+        if self.blobs.within and len(payload) <= SMALL:
+            return ["1", payload]
+        with our_errors():
+            await self.blobs.put(blob, payload, seconds)
+        return ["0", ""]
 
     async def call(
         self, name: str, keys: Sequence[str] = (), arguments: Sequence[scripts.Argument] = ()

@@ -54,6 +54,7 @@ class Endings:
         try:
             async with asyncio.timeout(min(seconds, OWN_POLL if own else FOREIGN_POLL)):
                 await event.wait()
+            event.clear()  # one message, one look
         except TimeoutError:
             return
         finally:

@@ -54,12 +54,15 @@ class Workers:
         # By control, which a job has anew each time it is fetched: so a lease that was handed back is not found again.
         self._leases: WeakKeyDictionary[JobControl, Lease] = WeakKeyDictionary()
         self._joined: set[str] = set()
+        self._adrift = False
 
     async def fetch(self, step: str, limits: BatchLimits, wait: float | None = None) -> list[Job]:
         until = None if wait is None else time.monotonic() + wait
         self._joined.add(step)
+        # Until the fetch comes back: what it took by then might be lost on the way.
+        adrift, self._adrift = self._adrift, True
+        batch = await self._take(step, limits, await self._strays(step) if adrift else ())
         while True:
-            batch = await self._take(step, limits)
             if not batch:
                 left = _BLOCK if until is None else min(_BLOCK, until - time.monotonic())
                 first = await self._block(step, left) if left > 0 else []
@@ -70,7 +73,9 @@ class Workers:
                 await asyncio.sleep(limits.linger)
                 batch += await self._take(step, _what_is_left(limits, batch), after=batch)
             if batch or (until is not None and time.monotonic() >= until):
+                self._adrift = False
                 return batch
+            batch = await self._take(step, limits)
 
     async def renew(self, jobs: Sequence[Job]) -> set[str]:
         streams, entries = self._held(jobs)
@@ -89,16 +94,19 @@ class Workers:
         if lease is None:
             return False
         following = job.after(outcome) if isinstance(outcome, Result) else as_failure(outcome)
-        blob = ""
+        blob, along = "", list[scripts.Argument](["0", ""])
         if not isinstance(following, Exception):
-            blob = await self._keep(job, following.payload, lease)
-        in_time = await self._report(lease, following, blob)
+            # A payload that a step leaves as it was stays where it is.
+            same = following.payload is job.payload
+            blob = lease.blob if same else new_name(job.id)
+            if not same:
+                along = await self._store.keep(blob, following.payload, self._store.stay(job))
+        in_time = await self._report(lease, following, blob, along, int(1000 * self._store.stay(job)))
         self._leases.pop(job.control, None)
-        # A late worker's result is nobody's, but the payload is still the job's, whoever has it now.
-        unwanted = lease.blob if in_time else blob
-        if unwanted and lease.blob != blob:
+        if not self._store.blobs.within and lease.blob != blob:
+            # A late worker's result is nobody's, but the payload is still the job's, whoever has it now.
             with our_errors():
-                await self._store.blobs.delete(unwanted)
+                await self._store.blobs.delete(*filter(None, [lease.blob if in_time else blob]))
         return in_time
 
     async def release(self, jobs: Sequence[Job]) -> None:
@@ -143,16 +151,16 @@ class Workers:
         about: list[Any] = [store.name, limits.count, limits.cost, time.time(), store.ttl, batch, 0, _WINDOW]
         taken: list[Any] = await store.call("fetch", streams, [*about, *read])
         jobs: list[Job] = []
-        blobs = [_blob_of(envelope) for *_, envelope in taken]
+        blobs = [_blob_of(envelope) for *_, envelope, _ in taken]
+        elsewhere = [blob for blob, (*_, payload) in zip(blobs, taken, strict=True) if payload is None]
         with our_errors():
-            payloads = await store.blobs.get(blobs)
-        for (index, entry, attempt, job_id, envelope), blob, payload in zip(
-            taken, blobs, payloads, strict=True
-        ):
+            fetched = dict(zip(elsewhere, await store.blobs.get(elsewhere), strict=True))
+        for (index, entry, attempt, job_id, envelope, near), blob in zip(taken, blobs, strict=True):
+            payload = fetched.get(blob) if near is None else near
             lease = Lease(streams[index - 1], entry.decode(), job_id.decode(), blob)
-            if payload is None:
+            if payload is None or not blob:
                 reason = JobUnknown("the job's payload has expired") if blob else JobFailed(_FOREIGN)
-                await self._report(lease, reason, "")
+                await self._report(lease, reason)
                 continue
             job = read_job(envelope, payload, attempt)
             self._leases[job.control] = lease
@@ -182,6 +190,25 @@ class Workers:
                 read += [streams.index(stream.decode()) + 1, entry.decode()]
         return read
 
+    async def _strays(self, step: str) -> list[str | int]:
+        """Entries given to this worker by an answer that never reached it, as ``_block`` returns them."""
+        known = {(lease.stream, lease.entry) for lease in self._leases.values()}
+        read: list[str | int] = []
+        for index, stream in enumerate(self._store.keys.queues(step), 1):
+            with our_errors():
+                try:
+                    pending: Any = await self._store.client.xpending_range(
+                        stream, GROUP, "-", "+", _WINDOW, self._store.name
+                    )
+                except ResponseError as error:
+                    if "NOGROUP" not in str(error):
+                        raise
+                    continue
+            for entry in (each["message_id"].decode() for each in pending):
+                if (stream, entry) not in known:
+                    read += [index, entry]
+        return read
+
     def _held(self, jobs: Sequence[Job]) -> tuple[list[str], list[str | int]]:
         """Streams, and triples of stream index, entry and job id, of the jobs that are still this worker's."""
         held = [(job.id, lease) for job in jobs if (lease := self._leases.get(job.control))]
@@ -191,31 +218,36 @@ class Workers:
             entries += [streams.index(lease.stream) + 1, lease.entry, job_id]
         return streams, entries
 
-    async def _keep(self, job: Job, payload: bytes, lease: Lease) -> str:
-        """The name under which the payload lies; one that a step leaves as it was stays where it is."""
-        if payload is job.payload:
-            return lease.blob
-        blob = new_name(job.id)
-        with our_errors():
-            await self._store.blobs.put(blob, payload, self._store.stay(job))
-        return blob
-
-    async def _report(self, lease: Lease, following: Job | Result | Exception, blob: str) -> bool:
+    async def _report(
+        self,
+        lease: Lease,
+        following: Job | Result | Exception,
+        blob: str = "",
+        along: Sequence[scripts.Argument] = ("0", ""),
+        stay: int = 1,
+    ) -> bool:
         store, onward = self._store, ""
         what: list[scripts.Argument]
         if isinstance(following, Job):
             onward = store.keys.queue(following.step, following.priority)
             envelope = write_job(following, blob)
-            what = ["move", following.route[0], "\n".join(following.batch_key), following.cost, envelope]
+            status, what = (
+                "move",
+                [following.route[0], "\n".join(following.batch_key), following.cost, envelope],
+            )
         elif isinstance(following, Result):
-            what = ["done", "{}", "result", write_result(following), "blob", blob, "progress", 1]
+            status, what = "done", ["{}", "result", write_result(following), "blob", blob, "progress", 1]
         else:
             error = following if isinstance(following, JobFailed) else as_failure(following)
             told = {"slug": error.slug, "title": error.title, "detail": str(error)}
             status = "canceled" if error.slug == "job-canceled" else "failed"
-            what = [status, json.dumps(told), "slug", error.slug, "detail", str(error)]
+            what = [json.dumps(told), "slug", error.slug, "detail", str(error)]
         about: list[Any] = [store.name, lease.entry, lease.job_id, time.time(), store.ttl]
-        return bool(await store.call("finish", [lease.stream, onward], [*about, *what]))
+        return bool(
+            await store.call(
+                "finish", [lease.stream, onward], [*about, status, lease.blob, blob, *along, stay, *what]
+            )
+        )
 
 
 def _blob_of(envelope: bytes) -> str:

@@ -61,6 +61,16 @@ local function table_of(flat)
   return result
 end
 
+-- A payload as a script returns it: false where it is too big to be handled here, or not here at all.
+local SMALL = 262144
+local function payload_of(prefix, blob)
+  if not blob or blob == '' then return false end
+  local key = prefix .. ':blob:' .. blob
+  local size = redis.call('STRLEN', key)
+  if size > SMALL or (size == 0 and redis.call('EXISTS', key) == 0) then return false end
+  return redis.call('GET', key)
+end
+
 local function peek(stream, entry)
   local found = redis.call('XRANGE', stream, entry, entry)
   return found[1] and table_of(found[1][2])

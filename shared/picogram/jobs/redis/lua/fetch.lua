@@ -2,7 +2,7 @@
 -- KEYS: the queue's streams by priority
 -- ARGV: prefix, consumer, count, cost limit, now, milliseconds to keep, batch so far or '', its cost, window,
 --       then pairs of stream index and entry that the consumer has read already
--- Returns {{stream index, entry, deliveries, id, envelope}, ...}.
+-- Returns {{stream index, entry, deliveries, id, envelope, payload or nil where it is big or elsewhere}, ...}.
 local prefix, me, count, limit, now, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local batch, total, window = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local got, passed = {}, 0
@@ -32,7 +32,7 @@ local function consider(index, entry, job, deliveries, owner)
   redis.call('HSET', hash, 'status', 'running', 'updated', now, 'attempt', deliveries)
   local step = redis.call('HGET', hash, 'step')
   tell(prefix, job.id, 'running', now, cjson.encode({step = step, attempt = deliveries}))
-  got[#got + 1] = {index, entry, deliveries, job.id, job.envelope}
+  got[#got + 1] = {index, entry, deliveries, job.id, job.envelope, payload_of(prefix, job.blob)}
   return true
 end
 

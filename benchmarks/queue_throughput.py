@@ -1,0 +1,163 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""How many jobs a second go through the job store when the handler does nothing, and whether anything is left behind.
+
+    python -m benchmarks.queue_throughput [--jobs 100000] [--callers 64] -> benchmarks/results/queue_throughput.json
+
+One process submits and waits, another works, the job store is a third; the baseline is the in-process broker in the same
+run. Memory of all three is read every tenth of the way: flat is what does not grow after the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from picogram.fleet.store import ValkeyServer
+from picogram.jobs import BatchLimits, Broker, Job, MemoryBroker, Outcome, Result, Worker, open_broker
+from picogram.jobs.redis import RedisBroker
+from picogram.jobs.settings import QueueSettings
+
+RESULTS = Path(__file__).with_name("results") / "queue_throughput.json"
+PAYLOAD = bytes(1000)
+
+
+@dataclass
+class Reading:
+    """Where things stand after some jobs: megabytes of each process, and the store's own count."""
+
+    jobs: int
+    seconds: float
+    caller_mb: float
+    worker_mb: float
+    store_process_mb: float
+    store_used_mb: float
+
+
+def nothing(jobs: list[Job]) -> list[Outcome]:
+    """The handler: a new payload of the same size."""
+    return [Result(bytes(len(job.payload)), "application/octet-stream") for job in jobs]
+
+
+def work(settings: QueueSettings) -> None:
+    """The worker's process, until it is terminated."""
+
+    async def run() -> None:
+        await Worker(open_broker(settings), "encoder", nothing, BatchLimits(count=16)).run()
+
+    asyncio.run(run())
+
+
+async def one_by_one(broker: Broker, count: int, callers: int) -> None:
+    """``callers`` at a time: submit, wait, forget."""
+    left: Iterator[int] = iter(range(count))
+
+    async def caller() -> None:
+        for _ in left:
+            job = Job("encode", PAYLOAD, ("encoder",), deadline=time.time() + 120)
+            await broker.submit(job)
+            result = await broker.result(job.id)
+            assert len(result.payload) == len(PAYLOAD)
+            await broker.forget(job.id)
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+
+
+def resident_mb(pid: int | str) -> float:
+    """Resident memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def server_pid(server: ValkeyServer) -> int:
+    """The store's process."""
+    assert server._process is not None
+    return server._process.pid
+
+
+async def in_process(count: int, callers: int) -> float:
+    """Jobs a second through the in-process broker."""
+    broker = MemoryBroker(max_depth=10 * callers)
+    worker = Worker(broker, "encoder", nothing, BatchLimits(count=16))
+    working = asyncio.create_task(worker.run())
+    started = time.perf_counter()
+    await one_by_one(broker, count, callers)
+    seconds = time.perf_counter() - started
+    worker.stop()
+    await working
+    return count / seconds
+
+
+async def through_store(
+    settings: QueueSettings, server: ValkeyServer, worker: int, count: int, callers: int
+) -> dict[str, Any]:
+    """Jobs a second, memory over time, and what is left."""
+    broker = open_broker(settings)
+    assert isinstance(broker, RedisBroker)
+    await one_by_one(broker, 500, callers)  # connections, scripts, and everybody warm
+    readings: list[Reading] = []
+    started = time.perf_counter()
+    for tenth in range(1, 11):
+        await one_by_one(broker, count // 10, callers)
+        used = (await broker._store.client.info("memory"))["used_memory"]
+        readings.append(
+            Reading(
+                tenth * (count // 10),
+                time.perf_counter() - started,
+                resident_mb("self"),
+                resident_mb(worker),
+                resident_mb(server_pid(server)),
+                used / 2**20,
+            )
+        )
+        print(asdict(readings[-1]), flush=True)
+    keys = await broker._store.client.dbsize()
+    left = await broker.depth("encoder")
+    await broker.close()
+    return {
+        "jobs": count,
+        "jobs_per_second": count / readings[-1].seconds,
+        "depth_at_the_end": left,
+        "keys_at_the_end": keys,
+        "readings": [asdict(each) for each in readings],
+    }
+
+
+def main() -> None:
+    """Measure and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=100_000)
+    parser.add_argument("--callers", type=int, default=64)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        server = ValkeyServer(Path(folder))
+        server.start()
+        settings = QueueSettings(redis_url=server.url, queue_depth=10 * arguments.callers)
+        worker = multiprocessing.get_context("spawn").Process(target=work, args=(settings,), daemon=True)
+        worker.start()
+        try:
+            assert worker.pid is not None
+            found = asyncio.run(
+                through_store(settings, server, worker.pid, arguments.jobs, arguments.callers)
+            )
+        finally:
+            worker.terminate()
+            worker.join()
+            server.stop()
+    found["in_process_jobs_per_second"] = asyncio.run(in_process(20_000, arguments.callers))
+    found["ratio_to_in_process"] = found["jobs_per_second"] / found["in_process_jobs_per_second"]
+    arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps({key: value for key, value in found.items() if key != "readings"}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
