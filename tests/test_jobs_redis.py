@@ -58,6 +58,7 @@ async def test_jobs_of_a_silent_worker_go_to_another_and_the_late_one_is_refused
         assert not await lost.finish(mine, Result(b"late", "text/plain"))
         assert await heir.finish(theirs, Result(b"right", "text/plain"))
         assert (await lost.result(one.id)).payload == b"right"
+        assert await heir.fetch("encoder", LIMITS, wait=0) == []
         assert await heir.depth("encoder") == 0
 
 
@@ -93,6 +94,17 @@ async def test_a_job_that_kills_its_workers_is_given_up(valkey: ValkeyServer) ->
         [(_, letter)] = await client.xrange(keys.dead("encoder"))
         assert (letter[b"id"].decode(), letter[b"attempts"]) == (poison.id, b"2")
         assert await one.depth("encoder") == 0
+
+
+async def test_a_job_whose_worker_died_runs_alone_and_takes_no_other_with_it(valkey: ValkeyServer) -> None:
+    async with brokers(valkey, lease_seconds=0.3, max_attempts=2) as (one, two):
+        await submit(one, *(job(c) for c in "abc"))
+        assert names(await one.fetch("encoder", LIMITS)) == "abc"
+        await asyncio.sleep(0.35)
+        await two.sweep("encoder")
+        await submit(one, job("d"), job("e"))
+        batches = [await two.fetch("encoder", LIMITS, wait=0) for _ in range(5)]
+        assert sorted(map(names, batches)) == ["", "a", "b", "c", "de"]
 
 
 async def test_a_worker_killed_in_the_act_loses_nothing(valkey: ValkeyServer, tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ local function consider(index, entry, job, deliveries, owner)
     return true
   end
   local cost = tonumber(job.cost)
-  if batch ~= '' and (job.batch ~= batch or total + cost > limit) then
+  -- A job whose worker died may be why it died: it runs alone, so that it takes no other with it.
+  local suspect = deliveries > 1
+  if batch ~= '' and (suspect or job.batch ~= batch or total + cost > limit) then
     if owner ~= RELEASED then give(stream, entry, RELEASED, math.max(0, deliveries - 1)) end
     passed = passed + 1
     return false
@@ -33,12 +35,17 @@ local function consider(index, entry, job, deliveries, owner)
   local step = redis.call('HGET', hash, 'step')
   tell(prefix, job.id, 'running', now, cjson.encode({step = step, attempt = deliveries}))
   got[#got + 1] = {index, entry, deliveries, job.id, job.envelope, payload_of(prefix, job.blob)}
+  if suspect then count = #got end
   return true
 end
 
 for i = 10, #ARGV, 2 do
   local index, entry = tonumber(ARGV[i]), ARGV[i + 1]
-  consider(index, entry, peek(KEYS[index], entry), deliveries_of(KEYS[index], entry, me) or 1, me)
+  if #got < count then
+    consider(index, entry, peek(KEYS[index], entry), deliveries_of(KEYS[index], entry, me) or 1, me)
+  else
+    give(KEYS[index], entry, RELEASED, 0)
+  end
 end
 for index, stream in ipairs(KEYS) do
   if #got < count then
