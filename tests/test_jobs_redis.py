@@ -93,6 +93,7 @@ async def test_a_job_that_kills_its_workers_is_given_up(valkey: ValkeyServer) ->
         client, keys = raw(one)
         [(_, letter)] = await client.xrange(keys.dead("encoder"))
         assert (letter[b"id"].decode(), letter[b"attempts"]) == (poison.id, b"2")
+        assert await one.fetch("encoder", LIMITS, wait=0) == []
         assert await one.depth("encoder") == 0
 
 
