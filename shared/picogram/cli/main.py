@@ -25,7 +25,7 @@ from picogram.cli import models
 from picogram.cli.batch import for_each, missing_extra, report, say
 from picogram.cli.files import check_target, read_bytes, write_bytes
 from picogram.cli.paths import IMAGE_SUFFIXES, STREAM, Item, expand, plan
-from picogram.cli.png_text import with_text
+from picogram.cli.remote import API_KEY, ApiKeyName, Server, codec
 from picogram.cli.words import (
     caption_cost,
     given_caption,
@@ -35,15 +35,11 @@ from picogram.cli.words import (
     warn,
 )
 from picogram.errors import UsageError
-from picogram.images import MEDIA_TYPES, read_image, write_image
-from picogram.semantics.words import ReadText, default_words
+from picogram.images import MEDIA_TYPES
+from picogram.semantics.words import ReadText
 
 app = typer.Typer(name="picogram", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(models.app, name="models")
-
-
-SOFTWARE = {"Software": "picogram; partly imagined"}
-"""What decoded PNG files say of their origin."""
 
 
 class ImageFormat(StrEnum):
@@ -108,6 +104,8 @@ def encode(
         Path | None, typer.Option(help="The caption in a UTF-8 file.", show_default=False)
     ] = None,
     overwrite: Overwrite = False,
+    server: Server = None,
+    api_key_env: ApiKeyName = API_KEY,
 ) -> int:
     """Code images as .pico files. Give at most one of --bytes, --bpp and --quality."""
     if sum(value is not None for value in (budget, bpp, quality)) > 1:
@@ -118,9 +116,7 @@ def encode(
         check_target(item.target, overwrite)
         start = time.perf_counter()
         source = sys.stdin.buffer if item.source is None else item.source
-        encoded = picogram.encode_detailed(
-            source, bytes=budget, bpp=bpp, quality=quality, profile=profile, caption=words
-        )
+        encoded = by.encode(source, bytes=budget, bpp=bpp, quality=quality, profile=profile, caption=words)
         data, aside = encoded.data, item.target is None
         write_bytes(item.target, data, overwrite)
         seconds = time.perf_counter() - start
@@ -134,7 +130,8 @@ def encode(
     if words is not None and len(sources) > 1:
         raise UsageError("a caption fits one image only")
     items = plan(sources, out, picogram.SUFFIX, folder=_has_folder(inputs))
-    return for_each(items, encode_one, "encoding")
+    with codec(server, api_key_env) as by:
+        return for_each(items, encode_one, "encoding")
 
 
 @app.command()
@@ -146,6 +143,8 @@ def decode(
         typer.Option(help="Image format. Default: by the suffix of -o, else png.", show_default=False),
     ] = None,
     overwrite: Overwrite = False,
+    server: Server = None,
+    api_key_env: ApiKeyName = API_KEY,
 ) -> int:
     """Turn .pico files back into images."""
     items = expand(inputs, [picogram.SUFFIX])
@@ -155,51 +154,53 @@ def decode(
     def decode_one(item: Item) -> None:
         check_target(item.target, overwrite)
         start = time.perf_counter()
-        decoded = picogram.decode_detailed(read_bytes(item.source, Limits.max_file_bytes))
-        image, description = decoded.picture, decoded.description
-        data = write_image(image, media_type)
-        if media_type == "image/png":
-            data = with_text(data, SOFTWARE | ({"Description": description.caption} if description else {}))
-        write_bytes(item.target, data, overwrite)
-        told = f"{image.width}x{image.height}, {time.perf_counter() - start:.2f} s"
+        drawn = by.decode(read_bytes(item.source, Limits.max_file_bytes), media_type)
+        write_bytes(item.target, drawn.data, overwrite)
+        told = f"{drawn.width}x{drawn.height}, {time.perf_counter() - start:.2f} s"
         say(f"{_title(item)}: {told}", aside=item.target is None)
-        show_words(description, aside=True)
-        warn(item.name, decoded.warnings)
+        show_words(drawn.description, aside=True)
+        warn(item.name, drawn.warnings)
 
     planned = plan(items, out, MEDIA_TYPES[media_type].suffix, folder=folder)
-    return for_each(planned, decode_one, "decoding")
+    with codec(server, api_key_env) as by:
+        return for_each(planned, decode_one, "decoding")
 
 
 @app.command()
 def inspect(
     files: Inputs,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line and file.")] = False,
+    server: Server = None,
+    api_key_env: ApiKeyName = API_KEY,
 ) -> int:
     """Show what .pico files say of themselves, words included, without decoding the pictures."""
 
     def inspect_one(item: Item) -> None:
-        described = picogram.inspect(read_bytes(item.source, Limits.max_file_bytes)).as_dict()
+        described = by.inspect(read_bytes(item.source, Limits.max_file_bytes)).as_dict()
         if as_json:
             print(json.dumps({"file": item.name} | described))
         else:
             _show(item.name, described)
 
-    return for_each(expand(files, [picogram.SUFFIX]), inspect_one, "inspecting")
+    with codec(server, api_key_env) as by:
+        return for_each(expand(files, [picogram.SUFFIX]), inspect_one, "inspecting")
 
 
 @app.command()
 def caption(
     images: Inputs,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line and image.")] = False,
+    server: Server = None,
+    api_key_env: ApiKeyName = API_KEY,
 ) -> int:
     """Describe images in words, as encode --profile stc would."""
 
     def caption_one(item: Item) -> None:
-        picture = read_image(sys.stdin.buffer if item.source is None else item.source)
-        (description,) = default_words().describe([picture])
-        print_description(item.name, description, as_json=as_json)
+        source = sys.stdin.buffer if item.source is None else item.source
+        print_description(item.name, by.describe(source), as_json=as_json)
 
-    return for_each(expand(images, IMAGE_SUFFIXES), caption_one, "describing")
+    with codec(server, api_key_env) as by:
+        return for_each(expand(images, IMAGE_SUFFIXES), caption_one, "describing")
 
 
 @app.command()

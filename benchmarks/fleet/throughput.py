@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many jobs a second go through the job store when the handler does nothing, and whether anything is left behind.
 
-    python -m benchmarks.queue_throughput [--jobs 100000] [--callers 64] -> benchmarks/results/queue_throughput.json
+    python -m benchmarks.fleet.throughput [--jobs 100000] [--callers 64] -> benchmarks/results/fleet/throughput.json
 
 One process submits and waits, another works, the job store is a third; the baseline is the in-process broker in the same
 run. Memory of all three is read every tenth of the way: flat is what does not grow after the first.
@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import multiprocessing
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
+from benchmarks.fleet.common import job_store, resident_mb, save
 from picogram.fleet.store import ValkeyServer
 from picogram.jobs import BatchLimits, Broker, Job, MemoryBroker, Outcome, Result, Worker, open_broker
 from picogram.jobs.redis import RedisBroker
 from picogram.jobs.settings import QueueSettings
 
-RESULTS = Path(__file__).with_name("results") / "queue_throughput.json"
 PAYLOAD = bytes(1000)
 
 
@@ -69,12 +66,6 @@ async def one_by_one(broker: Broker, count: int, callers: int) -> None:
             await broker.forget(job.id)
 
     await asyncio.gather(*(caller() for _ in range(callers)))
-
-
-def resident_mb(pid: int | str) -> float:
-    """Resident memory of a process."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
 
 def server_pid(server: ValkeyServer) -> int:
@@ -136,11 +127,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--callers", type=int, default=64)
-    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        server = ValkeyServer(Path(folder))
-        server.start()
+    with job_store() as server:
         settings = QueueSettings(redis_url=server.url, queue_depth=10 * arguments.callers)
         worker = multiprocessing.get_context("spawn").Process(target=work, args=(settings,), daemon=True)
         worker.start()
@@ -152,11 +140,9 @@ def main() -> None:
         finally:
             worker.terminate()
             worker.join()
-            server.stop()
     found["in_process_jobs_per_second"] = asyncio.run(in_process(20_000, arguments.callers))
     found["ratio_to_in_process"] = found["jobs_per_second"] / found["in_process_jobs_per_second"]
-    arguments.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps({key: value for key, value in found.items() if key != "readings"}, indent=1))
+    save("throughput", found)
 
 
 if __name__ == "__main__":

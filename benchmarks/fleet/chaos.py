@@ -1,0 +1,200 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""Does anything get lost when everything dies all the time?
+
+    python -m benchmarks.fleet.chaos [--jobs 2000] -> benchmarks/results/fleet/chaos.json
+
+Callers send jobs through the gateway with the Python client. Meanwhile every second a worker is killed (SIGKILL) and
+started again, every 20 seconds the gateway restarts, and every 30 the job store (append-only file on). Of every job the
+answer must be the one right answer; one in ten is asked for twice under one key; five kill every worker that takes them,
+and only those may end as dead letters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import signal
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+
+from benchmarks.fleet.common import job_store, marked, percentile, save, stand_ins
+from benchmarks.fleet.stand_ins import POISON, answer_to
+from picogram import AsyncClient
+from picogram.errors import JobAbandoned, PicogramError
+from picogram.fleet.processes import Fleet, Process
+from picogram.fleet.store import ValkeyServer
+from picogram.jobs import open_broker
+from picogram.jobs.redis import RedisBroker
+from picogram.jobs.settings import QueueSettings
+
+SETTINGS = {
+    "PICOGRAM_LEASE_SECONDS": "2",
+    "PICOGRAM_QUEUE_DEPTH": "256",
+    "PICOGRAM_LOG_LEVEL": "error",
+    "PICOGRAM_MAX_BATCH": "4",
+}
+
+
+@dataclass
+class Tally:
+    """What became of the jobs."""
+
+    right: int = 0
+    wrong: int = 0
+    abandoned: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+    twins_differ: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+
+async def havoc(
+    server: ValkeyServer, gateway: Process, workers: list[Process], counts: Counter[str], seed: int
+) -> None:
+    """Until canceled. Whatever is dead is started again at once, as an orchestrator would."""
+    dice, tick = random.Random(seed), 0
+    while True:
+        await asyncio.sleep(1.0)
+        tick += 1
+        victim = dice.choice(workers)
+        if victim.child and victim.running:
+            victim.child.send_signal(signal.SIGKILL)
+            counts["workers killed"] += 1
+        for worker in workers:
+            if not worker.running:
+                await asyncio.to_thread(_start_again, worker)
+        if tick % 20 == 10:
+            await asyncio.to_thread(_restart, gateway)
+            counts["gateway restarts"] += 1
+        if tick % 30 == 15:
+            await asyncio.to_thread(server.restart)
+            counts["job store restarts"] += 1
+
+
+async def ask(client: AsyncClient, number: int, poison: bool, tally: Tally) -> None:
+    """One job by the client, which tries again by itself."""
+    image = marked(b"%d" % number + (POISON if poison else b""))
+    started = time.perf_counter()
+    try:
+        data = (await client.encode(image)).data
+    except JobAbandoned:
+        tally.abandoned += poison
+        tally.lost["abandoned without a fault"] += not poison
+    except PicogramError as error:
+        tally.lost[f"{type(error).__name__}: {error}"] += 1
+    else:
+        tally.right += data == answer_to(image)
+        tally.wrong += data != answer_to(image)
+        tally.seconds.append(time.perf_counter() - started)
+
+
+async def ask_twice(url: str, number: int, tally: Tally) -> None:
+    """The same request by two callers under one key: same job, same answer."""
+    key, image = uuid.uuid4().hex, marked(b"twin %d" % number)
+    async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
+        answers = await asyncio.gather(*(_insist(http, key, image) for _ in range(2)))
+    tally.right += answers[0] == answer_to(image)
+    tally.wrong += answers[0] != answer_to(image)
+    tally.twins_differ += answers[0] != answers[1]
+
+
+async def _insist(http: httpx2.AsyncClient, key: str, image: bytes) -> bytes:
+    for _ in range(200):
+        try:
+            answer = await http.post(
+                "/v1/encode", content=image, headers={"Idempotency-Key": key, "Content-Type": "image/png"}
+            )
+        except httpx2.TransportError:
+            answer = None
+        if answer is not None and answer.status_code == 200:
+            return answer.content
+        await asyncio.sleep(0.25)
+    return b""
+
+
+async def run(fleet: Fleet, server: ValkeyServer, workers: list[Process], jobs: int) -> dict[str, Any]:
+    """All jobs, 32 at a time, and then what is left in the store."""
+    tally, counts = Tally(), Counter[str]()
+    poison = set(range(0, jobs, max(1, jobs // 5)))
+    numbers = iter(range(jobs))
+    client = AsyncClient(fleet.url, retries=100, timeout=300)
+
+    async def caller() -> None:
+        for number in numbers:
+            if number % 10 == 5:
+                await ask_twice(fleet.url, number, tally)
+            else:
+                await ask(client, number, number in poison, tally)
+            done = tally.right + tally.wrong + tally.abandoned + sum(tally.lost.values())
+            if done % 200 == 0:
+                print(f"{done} of {jobs}, {dict(counts)}, lost {dict(tally.lost)}", flush=True)
+
+    wrecking = asyncio.create_task(havoc(server, fleet.gateway, workers, counts, seed=1))
+    started = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(32)))
+    wrecking.cancel()
+    await asyncio.gather(wrecking, return_exceptions=True)
+    await client.close()
+    broker = open_broker(QueueSettings(redis_url=server.url))
+    assert isinstance(broker, RedisBroker)
+    await asyncio.sleep(3)
+    found = {
+        "jobs": jobs,
+        "poison": len(poison),
+        "seconds": time.perf_counter() - started,
+        **counts,
+        "right": tally.right,
+        "wrong": tally.wrong,
+        "answered twice differently": tally.twins_differ,
+        "given up as dead, poison": tally.abandoned,
+        "lost": sum(tally.lost.values()),
+        "why": dict(tally.lost),
+        "dead letters": await broker._store.client.xlen(broker._store.keys.dead("encoder")),
+        "depth at the end": await broker.depth("encoder"),
+        "p50_seconds": percentile(tally.seconds, 0.5),
+        "p99_seconds": percentile(tally.seconds, 0.99),
+    }
+    await broker.close()
+    return found
+
+
+def _start_again(process: Process) -> None:
+    if process.child:
+        process.child.wait()
+    process.start()
+
+
+def _restart(process: Process) -> None:
+    assert process.child is not None
+    process.child.terminate()
+    process.child.wait()
+    process.start()
+
+
+def main() -> None:
+    """Measure and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2000)
+    parser.add_argument("--workers", type=int, default=4)
+    arguments = parser.parse_args()
+    with job_store() as server:
+        fleet = Fleet(server.url, encoders=0, decoders=0, lmms=0, settings=SETTINGS)
+        workers = stand_ins(server.url, arguments.workers, SETTINGS)
+        fleet.workers = workers
+        fleet.start()
+        try:
+            fleet.wait_ready(60)
+            found = asyncio.run(run(fleet, server, workers, arguments.jobs))
+        finally:
+            fleet.kill()
+    save("chaos", found)
+
+
+if __name__ == "__main__":
+    main()

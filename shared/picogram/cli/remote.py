@@ -1,0 +1,188 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""Who does the work of a command: the library here, or a server that ``--server`` names.
+
+Both give the same values, so that a command prints the same lines and ends with the same codes. With a server neither
+torch nor models are needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, Protocol
+
+import typer
+
+import picogram
+from picogram.bitstream import parse
+from picogram.cli.batch import missing_extra
+from picogram.cli.png_text import with_text
+from picogram.errors import UsageError
+from picogram.images import read_image, write_image
+from picogram.semantics.description import Description
+from picogram.semantics.words import default_words
+
+if TYPE_CHECKING:
+    from picogram.client import Client
+
+API_KEY: Final = "PICOGRAM_API_KEY"
+SOFTWARE: Final = {"Software": "picogram; partly imagined"}
+"""What decoded PNG files say of their origin."""
+
+Server = Annotated[
+    str | None,
+    typer.Option("--server", metavar="URL", help="Let this server do the work.", show_default=False),
+]
+ApiKeyName = Annotated[
+    str,
+    typer.Option("--api-key-env", metavar="NAME", help="Environment variable with the server's API key."),
+]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A ``.pico`` file, its warnings, what it says in words, and by section who coded them."""
+
+    data: bytes
+    warnings: tuple[str, ...] = ()
+    description: Description | None = None
+    coders: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An image file, the size of its picture, and what the ``.pico`` file said in words."""
+
+    data: bytes
+    width: int
+    height: int
+    description: Description | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Codec(Protocol):
+    """Raises PicogramError for whatever goes wrong."""
+
+    def encode(
+        self,
+        source: Path | BinaryIO,
+        *,
+        bytes: int | None,
+        bpp: float | None,
+        quality: float | None,
+        profile: str,
+        caption: str | None,
+    ) -> Coded: ...
+
+    def decode(self, data: bytes, media_type: str) -> Drawn: ...
+
+    def inspect(self, data: bytes) -> picogram.Inspection: ...
+
+    def describe(self, source: Path | BinaryIO) -> Description: ...
+
+
+class Here:
+    """The library."""
+
+    def encode(
+        self,
+        source: Path | BinaryIO,
+        *,
+        bytes: int | None,
+        bpp: float | None,
+        quality: float | None,
+        profile: str,
+        caption: str | None,
+    ) -> Coded:
+        encoded = picogram.encode_detailed(
+            source, bytes=bytes, bpp=bpp, quality=quality, profile=profile, caption=caption
+        )
+        return Coded(encoded.data, encoded.warnings, encoded.description, encoded.coders)
+
+    def decode(self, data: bytes, media_type: str) -> Drawn:
+        decoded = picogram.decode_detailed(data)
+        image = decoded.picture
+        written = _signed(write_image(image, media_type), media_type, decoded.description)
+        return Drawn(written, image.width, image.height, decoded.description, decoded.warnings)
+
+    def inspect(self, data: bytes) -> picogram.Inspection:
+        return picogram.inspect(data)
+
+    def describe(self, source: Path | BinaryIO) -> Description:
+        (description,) = default_words().describe([read_image(source)])
+        return description
+
+
+class There:
+    """A server."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def encode(
+        self,
+        source: Path | BinaryIO,
+        *,
+        bytes: int | None,
+        bpp: float | None,
+        quality: float | None,
+        profile: str,
+        caption: str | None,
+    ) -> Coded:
+        from picogram.text.coder import coder_of
+
+        encoded = self._client.encode(
+            source, bytes=bytes, bpp=bpp, quality=quality, profile=profile, caption=caption
+        )
+        if encoded.caption is None:
+            return Coded(encoded.data, encoded.warnings)
+        # What was given is whole; the answer's header is not where the caption is long.
+        description = Description(encoded.caption if caption is None else caption)
+        coders = {name: coder_of(section) for name, section in parse(encoded.data).optional.items()}
+        return Coded(encoded.data, encoded.warnings, description, coders)
+
+    def decode(self, data: bytes, media_type: str) -> Drawn:
+        decoded = self._client.decode(data, media_type)
+        description = None if decoded.caption is None else Description(self._whole(data, decoded.caption))
+        written = _signed(decoded.data, decoded.media_type, description)
+        return Drawn(written, decoded.width, decoded.height, description, decoded.warnings)
+
+    def inspect(self, data: bytes) -> picogram.Inspection:
+        return self._client.inspect(data)
+
+    def describe(self, source: Path | BinaryIO) -> Description:
+        return self._client.describe(source)
+
+    def _whole(self, data: bytes, caption: str) -> str:
+        """The caption of a file, of which a header may hold the start only."""
+        if not caption.endswith("…"):
+            return caption
+        return self._client.inspect(data).details["caption"].text or caption
+
+
+@contextmanager
+def codec(server: str | None, api_key_name: str) -> Iterator[Codec]:
+    """Whoever is to do the work. Raises UsageError for a bad URL or a key that is not there, and for a missing extra."""
+    if server is None:
+        yield Here()
+        return
+    key = os.environ.get(api_key_name) or None
+    if key is None and api_key_name != API_KEY:
+        raise UsageError(f"the environment variable {api_key_name} holds no API key")
+    try:
+        from picogram.client import Client
+    except ModuleNotFoundError as error:
+        raise missing_extra(f"the client (no module {error.name})", "client") from error
+    with Client(server, key) as client:
+        yield There(client)
+
+
+def _signed(data: bytes, media_type: str, description: Description | None) -> bytes:
+    """PNG files say where they come from, and what is in them."""
+    if media_type != "image/png":
+        return data
+    return with_text(data, SOFTWARE | ({"Description": description.caption} if description else {}))

@@ -1,0 +1,214 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""From answers to values: encoded files, pictures, inspections, descriptions, states and events of jobs.
+
+Everything here raises BadAnswer for an answer that is not what ``docs/http.md`` promises.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final, TypeVar, get_args
+from urllib.parse import unquote
+
+import httpx2
+from PIL import Image
+
+from picogram.api import Inspection, Section
+from picogram.bitstream import MEDIA_TYPE
+from picogram.client.errors import Answer, BadAnswer, as_raised, failure_of_problem
+from picogram.errors import PicogramError, UsageError
+from picogram.images import DEFAULT_LIMITS, read_image
+from picogram.jobs.state import Event, EventName, JobState
+from picogram.jobs.words import description_of
+from picogram.semantics.description import Description
+
+T = TypeVar("T")
+
+JOB_HEADER: Final = "x-picogram-job"
+_NAMES: Final = frozenset(get_args(EventName))
+# What the server's warnings escape: ``printable``, and then ASCII with backslashes.
+_ESCAPED: Final = re.compile(r"\\(?:\\|[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U000[0-9a-f]{5}|U0010[0-9a-f]{4})")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A ``.pico`` file and what it cost.
+
+    ``data`` is ``header_bytes + latent_bytes + caption_bytes + objects_bytes`` long. ``caption`` is None without one, and
+    ends in "…" where it would take more than 4,096 bytes in percent-encoding: ``inspect`` has all of it. ``timings``:
+    seconds in queues and running. ``job`` is the server's id of the job.
+    """
+
+    data: bytes
+    width: int
+    height: int
+    bpp: float
+    header_bytes: int
+    latent_bytes: int
+    caption_bytes: int
+    objects_bytes: int
+    caption: str | None = None
+    warnings: tuple[str, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    job: str = ""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image file of ``media_type``, and the picture in it, which is read when it is first asked for.
+
+    ``caption``, ``warnings``, ``timings``, ``job``: as in ``Encoded``.
+    """
+
+    data: bytes
+    media_type: str
+    width: int
+    height: int
+    caption: str | None = None
+    warnings: tuple[str, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    job: str = ""
+
+    @cached_property
+    def picture(self) -> Image.Image:
+        """RGB, at the original size. Raises ImageError if the server sent no good image."""
+        return read_image(self.data, limits=replace(DEFAULT_LIMITS, max_bytes=len(self.data)))
+
+
+def read_encoded(answer: Answer) -> Encoded:
+    """The answer of ``/v1/encode``."""
+    _expect(answer, MEDIA_TYPE)
+    with _promised(answer):
+        facts: dict[str, Any] = {
+            f"{name}_bytes": int(answer.headers[f"x-picogram-{name}-bytes"])
+            for name in ("header", "latent", "caption", "objects")
+        }
+        facts["bpp"] = float(answer.headers["x-picogram-bpp"])
+        return Encoded(answer.body, **facts, **_size(answer), **_told(answer))
+
+
+def read_decoded(answer: Answer) -> Decoded:
+    """The answer of ``/v1/decode``."""
+    if not answer.media_type.startswith("image/"):
+        raise BadAnswer(f"expected an image, not {answer.media_type or 'nothing'}", status=answer.status)
+    with _promised(answer):
+        return Decoded(answer.body, answer.media_type, **_size(answer), **_told(answer))
+
+
+def read_inspection(answer: Answer) -> Inspection:
+    """The answer of ``/v1/inspect``; fields that a newer server adds are left out."""
+    said = answer.json()
+    with _promised(answer):
+        details = {
+            name: Section(**{f.name: section[f.name] for f in fields(Section)})
+            for name, section in said["details"].items()
+        }
+        plain = {f.name: said[f.name] for f in fields(Inspection)}
+        return Inspection(**plain | {"details": details, "warnings": tuple(said["warnings"])})
+
+
+def read_description(answer: Answer) -> Description:
+    """The answer of ``/v1/describe``."""
+    said = answer.json()
+    with _promised(answer):
+        return description_of(said)
+
+
+_READERS: Final[Mapping[str, Callable[[Answer], Any]]] = {
+    "encode": read_encoded,
+    "decode": read_decoded,
+    "inspect": read_inspection,
+    "describe": read_description,
+}
+
+
+def reader_of(kind: str) -> Callable[[Answer], Any]:
+    """How the result of such a job is read. Raises UsageError for kinds that only other clients ask for."""
+    if kind not in _READERS:
+        raise UsageError(f"this client cannot read the result of a job of kind {kind}")
+    return _READERS[kind]
+
+
+def read_state(answer: Answer) -> JobState:
+    """The answer of ``/v1/jobs/{id}``. Times are Unix seconds; the owner, who is the caller, is left empty."""
+    said = answer.json()
+    with _promised(answer):
+        problem = said.get("error")
+        return JobState(
+            id=str(said["id"]),
+            kind=said["kind"],
+            status=said["status"],
+            step=said["step"],
+            priority=said["priority"],
+            owner="",
+            created_at=_seconds(said["created"]),
+            updated_at=_seconds(said["updated"]),
+            deadline=_seconds(said["deadline"]) if said.get("deadline") else None,
+            attempt=int(said["attempt"]),
+            progress=float(said["progress"]),
+            error=as_raised(failure_of_problem(problem)) if problem else None,
+        )
+
+
+def read_event(message: httpx2.ServerSentEvent) -> Event | None:
+    """An event of ``/v1/jobs/{id}/events``; None for one that this client does not know."""
+    if message.event not in _NAMES:
+        return None
+    try:
+        data = dict(json.loads(message.data))
+        return Event(message.id, message.event, float(data.pop("at")), data)  # type: ignore[arg-type]
+    except (LookupError, TypeError, ValueError) as error:
+        raise BadAnswer(f"the server sent an unreadable {message.event} event") from error
+
+
+def _told(answer: Answer) -> dict[str, Any]:
+    caption = answer.headers.get("x-picogram-caption")
+    return {
+        "caption": None if caption is None else unquote(caption, errors="strict"),
+        "warnings": tuple(_plain(w) for w in answer.headers.get_list("x-picogram-warning")),
+        "timings": _timings(answer.headers.get("server-timing", "")),
+        "job": answer.headers.get(JOB_HEADER, ""),
+    }
+
+
+def _size(answer: Answer) -> dict[str, Any]:
+    return {name: int(answer.headers[f"x-picogram-{name}"]) for name in ("width", "height")}
+
+
+def _plain(warning: str) -> str:
+    return _ESCAPED.sub(lambda found: found[0].encode().decode("unicode_escape"), warning)
+
+
+def _timings(header: str) -> dict[str, float]:
+    """Seconds by name, from ``queue;dur=12.3, run;dur=45.6`` in milliseconds."""
+    found = re.finditer(r"([^\s;,]+);dur=(\d+(?:\.\d+)?)", header)
+    return {each[1]: float(each[2]) / 1000 for each in found}
+
+
+def _seconds(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
+
+
+def _expect(answer: Answer, media_type: str) -> None:
+    if answer.media_type != media_type:
+        raise BadAnswer(
+            f"expected {media_type}, not {answer.media_type or 'nothing'}; is this a Picogram server?",
+            status=answer.status,
+        )
+
+
+@contextmanager
+def _promised(answer: Answer) -> Iterator[None]:
+    """Whatever fails in reading what was promised is the server's fault."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, PicogramError) as error:
+        missing = f"no {error.args[0]}" if isinstance(error, KeyError) else str(error)
+        raise BadAnswer(f"the answer cannot be read: {missing}", status=answer.status) from error

@@ -1,0 +1,130 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""What can be asked of a server: requests, built once and sent as often as it takes, and how their answers are read."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypedDict, TypeVar
+from urllib.parse import quote
+
+import httpx2
+
+from picogram.api import ImageSource, Inspection
+from picogram.bitstream import MEDIA_TYPE, Limits
+from picogram.client.answers import (
+    Decoded,
+    Encoded,
+    read_decoded,
+    read_description,
+    read_encoded,
+    read_inspection,
+)
+from picogram.client.errors import Answer
+from picogram.client.sources import image_bytes
+from picogram.errors import LimitExceeded, NotAPicogram, UsageError
+from picogram.jobs.job import Priority
+from picogram.semantics.description import Description
+
+T = TypeVar("T")
+
+
+class EncodeOptions(TypedDict, total=False):
+    """At most one of ``bytes``, ``bpp`` and ``quality`` (0 to 100; default 35); profile "base" or "stc"; a caption for
+    "stc", by default the captioner's; priority "high" or "normal"."""
+
+    bytes: int | None
+    bpp: float | None
+    quality: float | None
+    profile: str
+    caption: str | None
+    priority: Priority
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, below the server's URL. The same ``content`` goes out at every try, form boundaries and all."""
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes = b""
+
+    def preferring(self, prefer: str) -> Call:
+        """The same call with another ``Prefer``."""
+        return Call(self.method, self.path, self.params, {**self.headers, "Prefer": prefer}, self.content)
+
+
+@dataclass(frozen=True)
+class Task(Generic[T]):
+    """A call that makes a job, and how its result is read."""
+
+    call: Call
+    read: Callable[[Answer], T]
+
+
+def encode_task(source: ImageSource, options: EncodeOptions) -> Task[Encoded]:
+    """Raises UsageError, UnreadableImage and ImageTooLarge for what need not be sent to be refused."""
+    data, media_type = image_bytes(source)
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    priority, caption = given.pop("priority", None), given.pop("caption", None)
+    params = {key: str(value) for key, value in given.items()}
+    if caption is not None:
+        # In a form: a long caption would not fit a URL.
+        data, media_type = _form(data, Description(caption).caption)
+    return Task(_post("/v1/encode", data, media_type, params, priority), read_encoded)
+
+
+def decode_task(data: bytes, media_type: str, priority: Priority | None) -> Task[Decoded]:
+    """Raises NotAPicogram and LimitExceeded for what need not be sent to be refused."""
+    call = _post("/v1/decode", _file(data), MEDIA_TYPE, {}, priority, Accept=media_type)
+    return Task(call, read_decoded)
+
+
+def inspect_task(data: bytes) -> Task[Inspection]:
+    """Raises what ``decode_task`` does."""
+    return Task(_post("/v1/inspect", _file(data), MEDIA_TYPE), read_inspection)
+
+
+def describe_task(source: ImageSource, priority: Priority | None) -> Task[Description]:
+    """Raises what ``encode_task`` does."""
+    return Task(_post("/v1/describe", *image_bytes(source), {}, priority), read_description)
+
+
+def job_path(job: str, what: str = "") -> str:
+    """Where a job's state is, or its ``/result`` or ``/events``."""
+    return f"/v1/jobs/{quote(job, safe='')}{what}"
+
+
+def _post(
+    path: str,
+    content: bytes,
+    media_type: str,
+    params: Mapping[str, str] | None = None,
+    priority: Priority | None = None,
+    **headers: str,
+) -> Call:
+    headers |= {"Content-Type": media_type, "Idempotency-Key": str(uuid.uuid4())}
+    if priority is not None:
+        headers["X-Picogram-Priority"] = priority
+    return Call("POST", path, params or {}, headers, content)
+
+
+def _form(image: bytes, caption: str) -> tuple[bytes, str]:
+    request = httpx2.Request(
+        "POST", "http://form.invalid", data={"caption": caption}, files={"image": ("image", image)}
+    )
+    return request.read(), request.headers["content-type"]
+
+
+def _file(data: bytes) -> bytes:
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise UsageError(f"expected the bytes of a .pico file, not {type(data).__name__}")
+    if not len(data):
+        raise NotAPicogram("the file is empty")
+    if len(data) > Limits.max_file_bytes:
+        raise LimitExceeded(f"more than the limit of {Limits.max_file_bytes:,} bytes")
+    return bytes(data)
