@@ -133,7 +133,7 @@ def test_serve_passes_host_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, "picogram_gateway")
     stand_in(monkeypatch, "picogram_gateway.serve", main=lambda **options: calls.append(options))
     assert main(["serve", "--host", "0.0.0.0", "--port", "9000"]) == 0
-    assert calls == [{"host": "0.0.0.0", "port": 9000}]
+    assert calls == [{"host": "0.0.0.0", "port": 9000, "redis": None}]
 
 
 def test_serve_without_the_gateway_names_the_extra(monkeypatch: Any, capsys: Any) -> None:

@@ -18,10 +18,12 @@ from brokers import LIMITS, collect, eventually, job, names, submit, upper, work
 from redis.asyncio import Redis
 from valkey_server import ValkeyServer, running_server
 
+from picogram.cli.main import main
 from picogram.errors import BrokerUnavailable, JobAbandoned, JobFailed, JobUnknown, QueueFull
-from picogram.jobs import BatchLimits, Result, open_broker
+from picogram.jobs import BatchLimits, Result, WorkerInfo, open_broker
 from picogram.jobs.redis import RedisBroker
 from picogram.jobs.redis.keys import GROUP, Keys
+from picogram.jobs.redis.letters import DeadLetters
 from picogram.jobs.settings import QueueSettings
 
 
@@ -39,7 +41,7 @@ async def brokers(server: ValkeyServer, count: int = 2, **settings: Any) -> Asyn
 
 
 def raw(broker: RedisBroker) -> tuple[Redis, Keys]:
-    return broker._store.client, broker._store.keys
+    return broker.store.client, broker.store.keys
 
 
 async def test_jobs_of_a_silent_worker_go_to_another_and_the_late_one_is_refused(
@@ -325,13 +327,13 @@ async def test_silent_consumers_are_removed_but_never_with_jobs(valkey: ValkeySe
         await broker.fetch("encoder", LIMITS)
         await client.xgroup_createconsumer(queue, GROUP, "idle")
         await asyncio.sleep(0.05)
-        await broker._store.call(
+        await broker.store.call(
             "sweep",
             [*keys.queues("encoder"), keys.dead("encoder"), keys.sweep("encoder")],
             [10_000, 3, time.time(), 1000, 20, 100],
         )
         left = {each["name"].decode() for each in await client.xinfo_consumers(queue, GROUP)}
-        assert left == {broker._store.name}
+        assert left == {broker.store.name}
 
 
 async def test_many_waiters_share_a_connection(valkey: ValkeyServer) -> None:
@@ -347,3 +349,53 @@ async def test_many_waiters_share_a_connection(valkey: ValkeyServer) -> None:
         assert [result.payload for result in results] == [str(n).encode() for n in range(200)]
         assert len(clients) <= 3
         await eventually(lambda: not caller._endings._ended)
+
+
+async def test_dead_letters_can_be_read_tried_again_and_dropped(valkey: ValkeyServer) -> None:
+    async with brokers(valkey, 1, lease_seconds=0.2, max_attempts=1) as [broker]:
+        await submit(broker, job("a"), job("b"))
+        await broker.fetch("encoder", LIMITS)
+        await asyncio.sleep(0.25)
+        assert (await broker.sweep("encoder")).dead == 2
+        letters = DeadLetters(broker, "encoder")
+        first, second = [letter async for letter in letters.read()]
+        assert (first.kind, first.step, first.attempts) == ("encode", "encoder", 1)
+        again = await letters.retry(first)
+        await letters.drop(second)
+        assert [letter async for letter in letters.read()] == []
+        async with working(broker, upper):
+            assert (await broker.result(again)).payload == b"A"
+        with pytest.raises(JobUnknown, match="expired"):
+            await letters.retry(second)
+
+
+def test_the_command_line_shows_queues_and_dead_letters(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PICOGRAM_QUEUE_PREFIX", f"t{uuid.uuid4().hex[:8]}")
+    monkeypatch.setenv("PICOGRAM_REDIS_URL", "")
+    monkeypatch.setenv("PICOGRAM_LEASE_SECONDS", "0.2")
+    monkeypatch.setenv("PICOGRAM_MAX_ATTEMPTS", "1")
+
+    async def die() -> str:
+        broker = open_broker(QueueSettings(redis_url=valkey.url))
+        poison = job("a")
+        await submit(broker, poison, job("b", route=("decoder",), priority="high"))
+        await broker.announce(WorkerInfo("w1", "decoder", "1.0", time.time()))
+        await broker.fetch("encoder", LIMITS)
+        await asyncio.sleep(0.25)
+        await broker.sweep("encoder")
+        await broker.close()
+        return poison.id
+
+    poison = asyncio.run(die())
+    assert main(["queue", "status", "--redis", valkey.url]) == 0
+    told = capsys.readouterr().out
+    assert "decoder    1 queued or running (1 high, 0 normal), 1 workers, 0 dead" in told
+    assert "1 dead" in told
+    assert main(["queue", "dead", "encoder", "--drop"]) == 0
+    assert poison in capsys.readouterr().out
+    assert main(["queue", "dead", "encoder"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["queue", "dead", "elsewhere"]) == 2
+    assert main(["queue", "status", "--redis", "redis://127.0.0.1:1/0"]) == 6

@@ -155,7 +155,7 @@ async def run(fleet: Fleet, server: ValkeyServer, workers: list[Process], jobs: 
         "given up as dead, poison": tally.abandoned,
         "lost": sum(tally.lost.values()),
         "why": dict(tally.lost),
-        "dead letters": await broker._store.client.xlen(broker._store.keys.dead("encoder")),
+        "dead letters": await broker.store.client.xlen(broker.store.keys.dead("encoder")),
         "depth at the end": await broker.depth("encoder"),
         "p50_seconds": percentile(tally.seconds, 0.5),
         "p99_seconds": percentile(tally.seconds, 0.99),

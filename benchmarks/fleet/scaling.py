@@ -87,7 +87,7 @@ async def measure(
 
 
 async def _store_cpu(broker: RedisBroker) -> float:
-    told = await broker._store.client.info("cpu")
+    told = await broker.store.client.info("cpu")
     return float(told["used_cpu_sys"]) + float(told["used_cpu_user"])
 
 

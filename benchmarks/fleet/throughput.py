@@ -98,7 +98,7 @@ async def through_store(
     started = time.perf_counter()
     for tenth in range(1, 11):
         await one_by_one(broker, count // 10, callers)
-        used = (await broker._store.client.info("memory"))["used_memory"]
+        used = (await broker.store.client.info("memory"))["used_memory"]
         readings.append(
             Reading(
                 tenth * (count // 10),
@@ -110,7 +110,7 @@ async def through_store(
             )
         )
         print(asdict(readings[-1]), flush=True)
-    keys = await broker._store.client.dbsize()
+    keys = await broker.store.client.dbsize()
     left = await broker.depth("encoder")
     await broker.close()
     return {

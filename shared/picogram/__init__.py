@@ -21,13 +21,14 @@ from picogram.api import Decoded, Inspection, decode, decode_detailed, encode, e
 from picogram.bitstream import MEDIA_TYPE, SUFFIX
 from picogram.errors import PicogramError
 from picogram.semantics.description import Description, Region
+from picogram.version import VERSION
 
 if TYPE_CHECKING:
     from picogram import client as client
     from picogram.client import AsyncClient as AsyncClient
     from picogram.client import Client as Client
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "MEDIA_TYPE",

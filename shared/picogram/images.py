@@ -111,6 +111,16 @@ def read_image(source: bytes | Path | BinaryIO, *, limits: ImageLimits = DEFAULT
     return normalise(image, limits)
 
 
+def read_size(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """Width and height as stored, from the header alone: cheap, and no promise that the rest can be read.
+
+    Raises the ImageErrors of ``read_image`` as far as the header shows them.
+    """
+    if len(data) > limits.max_bytes:
+        raise ImageTooLarge(f"the file is more than the limit of {limits.max_bytes:,} bytes")
+    return _mapped(lambda: _open(data, limits).size)
+
+
 def normalise(image: Image.Image, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
     """The same treatment for a PIL image, which is not altered; the result is a new "RGB" image.
 

@@ -21,7 +21,7 @@ import typer
 
 import picogram
 from picogram.bitstream import Limits
-from picogram.cli import models
+from picogram.cli import keys, models, queue, worker
 from picogram.cli.batch import for_each, missing_extra, report, say
 from picogram.cli.files import check_target, read_bytes, write_bytes
 from picogram.cli.paths import IMAGE_SUFFIXES, STREAM, Item, expand, plan
@@ -40,6 +40,9 @@ from picogram.semantics.words import ReadText
 
 app = typer.Typer(name="picogram", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
+app.add_typer(queue.app, name="queue")
+app.command()(worker.worker)
 
 
 class ImageFormat(StrEnum):
@@ -205,15 +208,27 @@ def caption(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on.")] = 8000,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, help="Port to listen on. Default: 8080.", show_default=False),
+    ] = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            help="URL of a job store whose workers do the work. Default: embedded workers.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> int:
-    """Run the HTTP gateway with embedded workers."""
+    """Run the HTTP gateway, with embedded workers unless --redis names a job store."""
     try:
         from picogram_gateway.serve import main as serve_forever
     except ModuleNotFoundError as error:
         raise missing_extra(f"the server (no module {error.name})", "local") from error
-    serve_forever(host=host, port=port)
+    serve_forever(host=host, port=port, redis=redis)
     return 0
 
 

@@ -11,11 +11,11 @@ from typing import Final
 
 import httpx2
 
-import picogram
 from picogram.client.errors import Answer, BadAnswer, ConnectionFailed
 from picogram.client.policy import Allowance
 from picogram.client.tasks import Call
 from picogram.errors import UsageError
+from picogram.version import VERSION
 
 CONNECT_SECONDS: Final = 10.0
 SILENT_SECONDS: Final = 45.0
@@ -41,7 +41,7 @@ def checked_url(url: str) -> str:
 
 def client_headers(api_key: str | None) -> dict[str, str]:
     """What every request carries. Raises UsageError for a key that no header can hold."""
-    headers = {"User-Agent": f"picogram/{picogram.__version__}", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": f"picogram/{VERSION}", "Accept-Encoding": "identity"}
     if api_key is not None:
         if not api_key or not all("!" <= character <= "~" for character in api_key):
             raise UsageError("an API key is visible ASCII without spaces")

@@ -20,7 +20,7 @@ from picogram.fleet.store import free_port
 _PROBE_SECONDS: Final = 2.0
 _PAUSE: Final = 0.2
 _LIVED: Final = 30.0
-"""A process that dies younger than this, three times in a row, will not live."""
+"""A process that ends by itself younger than this, three times in a row, will not live."""
 _EARLY_DEATHS: Final = 3
 
 
@@ -49,6 +49,11 @@ class Process:
     def running(self) -> bool:
         """Whether it lives."""
         return self.child is not None and self.child.poll() is None
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """Whether it has an exit code of its own, and was not killed."""
+        return self.child is not None and (self.child.poll() or 0) > 0
 
     def ready(self) -> bool:
         """Whether it says so."""
@@ -127,8 +132,8 @@ class Fleet:
         """Start again whatever died; the names. Raises PicogramError for one that dies again and again."""
         dead = [process for process in self.processes if not process.running]
         for process in dead:
-            lived = time.monotonic() - process.started_at
-            process.early_deaths = process.early_deaths + 1 if lived < _LIVED else 0
+            early = time.monotonic() - process.started_at < _LIVED and process.ended_by_itself
+            process.early_deaths = process.early_deaths + 1 if early else 0
             if process.early_deaths >= _EARLY_DEATHS:
                 raise PicogramError(f"{process.name} dies again and again")
             process.start()

@@ -27,12 +27,11 @@ from typing import Any, Final
 
 import structlog
 
-import picogram
 from picogram.errors import BrokerUnavailable, ModelError, PicogramError, UsageError
 from picogram.jobs.broker import BatchLimits, Broker
 from picogram.jobs.cancellation import end
 from picogram.jobs.connect import open_broker
-from picogram.jobs.environment import read_settings
+from picogram.jobs.environment import installed_version, read_settings
 from picogram.jobs.health import Health, HealthServer
 from picogram.jobs.job import Handler
 from picogram.jobs.settings import LogSettings, QueueSettings, WorkerSettings
@@ -113,7 +112,7 @@ class WorkerProcess:
         )
         beating = asyncio.create_task(self._beat())
         try:
-            logger.info("loading", health_port=server.port, version=picogram.__version__)
+            logger.info("loading", health_port=server.port, version=installed_version())
             handler = await self._load()
             return 0 if handler is None else await self._work(handler)
         finally:
@@ -190,7 +189,7 @@ class WorkerProcess:
     async def _announce(self, broker: Broker) -> None:
         facts: dict[str, Any] = {"host": socket.gethostname(), "process": os.getpid()}
         info = WorkerInfo(
-            f"{facts['host']}-{facts['process']}", self.step, picogram.__version__, time.time(), facts
+            f"{facts['host']}-{facts['process']}", self.step, installed_version(), time.time(), facts
         )
         reachable: bool | None = None
         while True:

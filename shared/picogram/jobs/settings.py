@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class QueueSettings(BaseSettings):
     """Where jobs wait, and for how long. Gateway and workers of one fleet need the same values."""
 
-    model_config = SettingsConfigDict(env_prefix="PICOGRAM_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="PICOGRAM_", env_ignore_empty=True, frozen=True)
 
     redis_url: SecretStr | None = Field(
         default=None,
@@ -53,7 +53,7 @@ class QueueSettings(BaseSettings):
 class WorkerSettings(BaseSettings):
     """How a worker batches, where its probes are, and how it ends."""
 
-    model_config = SettingsConfigDict(env_prefix="PICOGRAM_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="PICOGRAM_", env_ignore_empty=True, frozen=True)
 
     max_batch: int = Field(
         default=8,
@@ -88,7 +88,7 @@ class WorkerSettings(BaseSettings):
 class LogSettings(BaseSettings):
     """What is told to the outside."""
 
-    model_config = SettingsConfigDict(env_prefix="PICOGRAM_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="PICOGRAM_", env_ignore_empty=True, frozen=True)
 
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="auto: text on a terminal, else JSON."

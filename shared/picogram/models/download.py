@@ -17,9 +17,9 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-import picogram
 from picogram.errors import ModelDamaged, ModelMissing
 from picogram.models.fetch import Digest, intact, progress_bar
+from picogram.version import VERSION
 
 _TIMEOUT_S = 60
 _ATTEMPTS = 6
@@ -76,7 +76,7 @@ def _persist(url: str, part: Path, sizes: Sequence[int], command: str, show: Cal
 def _go_on(url: str, part: Path, sizes: Sequence[int], show: Callable[[int], None]) -> None:
     """Ask once for what is still missing. Raises one of ``_NETWORK`` if it ends early, ModelDamaged if it cannot fit."""
     start = _size(part)
-    headers = {"User-Agent": f"picogram/{picogram.__version__}", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": f"picogram/{VERSION}", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
     try:

@@ -29,6 +29,7 @@ class RedisBroker(Callers, Workers):
     def __init__(self, store: Store) -> None:
         Callers.__init__(self, store)
         Workers.__init__(self, store)
+        self.store = store
         self.lease_seconds = store.lease_seconds
 
     @classmethod

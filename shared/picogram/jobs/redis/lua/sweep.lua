@@ -11,6 +11,8 @@ local function bury(stream, entry, job, deliveries)
   redis.call('XADD', KEYS[3], 'MAXLEN', '~', kept, '*', 'id', job.id, 'attempts', deliveries, 'at', now, 'queue', stream,
     'envelope', job.envelope)
   remove(stream, entry)
+  -- A day for somebody to look at it and to try it again.
+  redis.call('PEXPIRE', prefix .. ':blob:' .. job.blob, 86400000)
   fail(prefix, job.id, now, ttl, 'job-abandoned', 'Job abandoned', detail)
   dead = dead + 1
 end

@@ -1,0 +1,214 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""The network of the embedded diffusion model: a U-Net that predicts the original from a partly restored picture.
+
+    x_t, base [B, 3, H, W] ── unshuffle 4 ── stride 4 ── stride 8 ── stride 16 ── stride 32 ──┐  self- and cross-attention
+    decoded latent [B, 128, H/16, W/16] ─────────────────────────────── + ──┐                 │
+    clean [B, 3, H, W] ── shuffle 4 ── stride 4 ── stride 8 ── stride 16 (cross-attention) ───┘  sums as skips
+    time, rate, caption ── a vector ── a scale and a shift in every block
+
+No normalisation over positions, so tiles agree but for the attention at stride 32. Every residual branch ends in zero:
+an untrained network returns the base picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from picogram.diffusion.text import Encoded, TextEncoder, Words
+
+PATCH = 4
+"""Side of the squares that become channels at the start."""
+ALIGN = 32
+"""Picture sides must be multiples of this."""
+
+Guide = Callable[[Tensor], Tensor]
+"""Looks at or changes cross-attention logits ``[B, heads, h, w, 1 + T]`` before the softmax, layer by layer."""
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Widths and depths; the defaults are the shipped model."""
+
+    widths: tuple[int, int, int, int] = (96, 160, 256, 256)  # at strides 4, 8, 16, 32
+    down: tuple[int, int, int] = (1, 2, 1)
+    middle: int = 2
+    up: tuple[int, int, int] = (2, 2, 2)
+    latent_channels: int = 128
+    vector: int = 128
+    heads: int = 4
+    word_width: int = 576
+    text_width: int = 192
+    text_layers: int = 2
+
+
+class Block(nn.Module):
+    """``x + conv(act(film(conv(act(x)))))``; starts as the identity."""
+
+    def __init__(self, width: int, vector: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.film = _zeroed(nn.Linear(vector, 2 * width))
+        self.last = _zeroed(nn.Conv2d(width, width, 3, padding=1))
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        scale, shift = self.film(vector)[:, :, None, None].chunk(2, 1)
+        h = self.first(F.leaky_relu(x, 0.1))
+        h = torch.addcmul(h + shift, h, scale)
+        out: Tensor = x + self.last(F.leaky_relu(h, 0.1))
+        return out
+
+
+class Stage(nn.Module):
+    """Blocks at one stride."""
+
+    def __init__(self, width: int, depth: int, vector: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, vector) for _ in range(depth))
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x, vector)
+        return x
+
+
+class SelfAttention(nn.Module):
+    """Positions look at one another."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), _zeroed(nn.Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(self.norm(rows)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        out: Tensor = x + self.out(mixed).transpose(1, 2).unflatten(2, x.shape[2:])
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Positions look at the caption. Logits are explicit, so that a ``Guide`` can see and bend them."""
+
+    def __init__(self, width: int, text_width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key, self.value = nn.Linear(text_width, width), nn.Linear(text_width, width)
+        self.out = _zeroed(nn.Linear(width, width))
+
+    def forward(self, x: Tensor, text: Encoded, guide: Guide | None = None) -> Tensor:
+        q = self.query(self.norm(x.permute(0, 2, 3, 1))).unflatten(-1, (self.heads, -1))
+        k, v = (m(text.tokens).unflatten(-1, (self.heads, -1)) for m in (self.key, self.value))
+        logits = torch.einsum("bhwnd,btnd->bnhwt", q, k).float() / math.sqrt(q.shape[-1])
+        if guide is not None:
+            logits = guide(logits)
+        logits = logits.masked_fill(~text.mask[:, None, None, None], -torch.inf)
+        mixed = torch.einsum("bnhwt,btnd->bhwnd", logits.softmax(-1).to(v.dtype), v).flatten(3)
+        out: Tensor = x + self.out(mixed).permute(0, 3, 1, 2)
+        return out
+
+
+class DiffusionNet(nn.Module):
+    """The network; see the module's text."""
+
+    spread: Tensor
+
+    def __init__(self, config: DiffusionConfig | None = None) -> None:
+        super().__init__()
+        c = self.config = config or DiffusionConfig()
+        w4, w8, w16, w32 = c.widths
+        self.register_buffer("spread", torch.ones(c.latent_channels))
+        self.text = TextEncoder(c.word_width, c.text_width, c.text_layers, c.heads)
+        self.vector = nn.Sequential(nn.Linear(2 * _WAVES, c.vector), nn.SiLU(), nn.Linear(c.vector, c.vector))
+        self.from_text = _zeroed(nn.Linear(c.text_width, c.vector))
+        self.stem = nn.Conv2d(6 * PATCH**2, w4, 3, padding=1)
+        self.from_latent = nn.Conv2d(c.latent_channels, w16, 3, padding=1)
+        self.down4, self.down8, self.down16 = (
+            Stage(w, d, c.vector) for w, d in zip(c.widths[:3], c.down, strict=True)
+        )
+        self.to8, self.to16, self.to32 = (
+            nn.Conv2d(4 * a, b, 1) for a, b in ((w4, w8), (w8, w16), (w16, w32))
+        )
+        self.middle = nn.ModuleList(Stage(w32, 1, c.vector) for _ in range(c.middle))
+        self.attend = nn.ModuleList(SelfAttention(w32, c.heads) for _ in range(c.middle))
+        self.read32 = CrossAttention(w32, c.text_width, c.heads)
+        self.read16 = CrossAttention(w16, c.text_width, c.heads)
+        self.from32, self.from16, self.from8 = (
+            nn.Conv2d(a, 4 * b, 1) for a, b in ((w32, w16), (w16, w8), (w8, w4))
+        )
+        self.up16, self.up8, self.up4 = (
+            Stage(w, d, c.vector) for w, d in zip(c.widths[2::-1], c.up[::-1], strict=True)
+        )
+        self.head = _zeroed(nn.Conv2d(w4, 3 * PATCH**2, 3, padding=1))
+
+    def encode(self, words: Words) -> Encoded:
+        """Captions, once per picture: the steps share the result."""
+        out: Encoded = self.text(words)
+        return out
+
+    def forward(
+        self,
+        x: Tensor,
+        base: Tensor,
+        latent: Tensor,
+        rate: Tensor,
+        time: Tensor,
+        text: Encoded,
+        guide: Guide | None = None,
+    ) -> Tensor:
+        """The predicted original ``[B, 3, H, W]``, not clamped.
+
+        ``x`` at ``time [B]`` 0..1 (1: restored) and ``base``: ``[B, 3, H, W]`` 0..1 with sides multiples of ALIGN;
+        ``latent``: ``[B, 128, H/16, W/16]``, gains undone; ``rate [B]``: 0..1.
+        """
+        vector = self.vector(torch.cat((_waves(time), _waves(rate)), 1)) + self.from_text(_mean(text))
+        vector = F.silu(vector)
+        both = torch.cat((x - 0.5, base - 0.5), 1)
+        h4 = self.down4(self.stem(F.pixel_unshuffle(both, PATCH)), vector)
+        h8 = self.down8(self.to8(F.pixel_unshuffle(h4, 2)), vector)
+        h16 = self.to16(F.pixel_unshuffle(h8, 2)) + self.from_latent(latent / self.spread[:, None, None])
+        h16 = self.down16(h16, vector)
+        h = self.to32(F.pixel_unshuffle(h16, 2))
+        for attend, stage in zip(self.attend, self.middle, strict=True):
+            h = stage(attend(h), vector)
+        h = self.read32(h, text, guide)
+        h = self.read16(h16 + F.pixel_shuffle(self.from32(h), 2), text, guide)
+        h = self.up8(h8 + F.pixel_shuffle(self.from16(self.up16(h, vector)), 2), vector)
+        h = self.up4(h4 + F.pixel_shuffle(self.from8(h), 2), vector)
+        # at time 1 nothing is left to restore, at 0 x is the base and noise: the network corrects what lies between
+        guess = base + time[:, None, None, None] * (x - base)
+        out: Tensor = guess + F.pixel_shuffle(self.head(h), PATCH).float()
+        return out
+
+
+_WAVES = 16
+_Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
+
+
+def _waves(value: Tensor) -> Tensor:
+    """``[B]`` 0..1 to sines and cosines ``[B, _WAVES]``."""
+    angles = value[:, None].float() * (2.0 ** torch.arange(_WAVES // 2, device=value.device) * math.pi / 4)
+    return torch.cat((angles.sin(), angles.cos()), 1)
+
+
+def _mean(text: Encoded) -> Tensor:
+    weight = text.mask[..., None].to(text.tokens)
+    return (text.tokens * weight).sum(1) / weight.sum(1)
+
+
+def _zeroed(layer: _Layer) -> _Layer:
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
