@@ -7,82 +7,44 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
+import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+import zlib
+from collections.abc import Iterator
 
-import httpx2
 import pytest
-from fastapi import FastAPI
+from gateway_apps import (
+    DOT,
+    FAILURES,
+    PICOGRAM,
+    Gate,
+    check_problem,
+    costs,
+    echo,
+    image,
+    latent,
+    make_app,
+    pico,
+    post_and_leave,
+    running,
+    wait_for,
+)
 from starlette.testclient import TestClient
 
 from picogram import errors
-from picogram.bitstream import Header, Picogram, Profile, parse, serialise
-from picogram.jobs import Handler, Job, Outcome, Result
+from picogram.bitstream import Header, Picogram, Profile, serialise
 from picogram_gateway.app import create_app
-from picogram_gateway.dispatch import Backend
+from picogram_gateway.backends import Backend
 from picogram_gateway.negotiation import negotiate
+from picogram_gateway.prefer import Preference, parse_prefer
 from picogram_gateway.problems import STATUS, ProblemError
 from picogram_gateway.settings import Settings
 
-PICOGRAM = "application/vnd.picogram"
-CAPTION = "Ein Höhlenbär\n\N{BEAR FACE} 100% \u05d3\u05d5\u05d1"
 OFFERED = ("image/png", "image/webp", "image/avif", "image/jpeg")
-FAILURES: dict[bytes, Exception] = {
-    cls.slug.encode(): cls("no luck")
-    for cls in vars(errors).values()
-    if isinstance(cls, type) and issubclass(cls, errors.PicogramError)
-}
-
-
-def echo(jobs: list[Job]) -> list[Outcome]:
-    """Answers with options and facts, in a file where one is wanted; a payload that names a slug fails with it."""
-    return [_echo(job) for job in jobs]
-
-
-def _echo(job: Job) -> Outcome:
-    if job.payload in FAILURES:
-        return FAILURES[job.payload]
-    if job.payload == b"bug":
-        return ZeroDivisionError("secret detail")
-    said = {"options": dict(job.options), "payload": job.payload.decode("latin-1"), "facts": dict(job.facts)}
-    body = json.dumps(said).encode()
-    if job.kind == "encode":
-        words = {"caption": job.facts["description"]["caption"].encode()} if job.facts else {}
-        profile = Profile[job.options["profile"].upper()]
-        return Result(serialise(Picogram(Header(profile, 4, 2, 1), body, words)), PICOGRAM)
-    media_type = "application/json" if job.kind == "inspect" else job.options["media_type"]
-    return Result(body, media_type, {"width": 4, "height": 2})
-
-
-def latent(response: httpx2.Response) -> dict[str, Any]:
-    """What ``echo`` answered."""
-    said: dict[str, Any] = json.loads(parse(response.content).latent)
-    return said
-
-
-def words(jobs: list[Job]) -> list[Outcome]:
-    """A language-model worker that finds every picture and every file to say the same."""
-    return [_words(job) for job in jobs]
-
-
-def _words(job: Job) -> Outcome:
-    if job.payload in FAILURES:
-        return FAILURES[job.payload]
-    description: dict[str, Any] = {"caption": job.options.get("caption") or CAPTION, "objects": []}
-    if job.task == "describe":
-        return Result(json.dumps(description).encode(), "application/json")
-    warnings = ("the objects were left out: \u202eodd",) if job.task == "read" else ()
-    return Result(job.payload, PICOGRAM, {"description": description}, warnings)
-
-
-def make_app(handler: Handler = echo, lmm: Handler = words, **settings: Any) -> FastAPI:
-    handlers = dict.fromkeys(("encoder", "decoder", "inspector"), handler) | {"lmm": lmm}
-    return create_app(
-        Settings(**settings), Backend(handlers, catalogue=lambda: {"profiles": ["base"], "models": []})
-    )
+RETRIED = (b"queue-full", b"broker-unavailable")
 
 
 @pytest.fixture
@@ -91,21 +53,8 @@ def client() -> Iterator[TestClient]:
         yield client
 
 
-def check_problem(response: httpx2.Response, status: int, slug: str) -> dict[str, Any]:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    body: dict[str, Any] = response.json()
-    assert body["type"] == f"https://picogram.dev/problems/{slug}"
-    assert body["status"] == status
-    assert body["title"]
-    assert body["detail"]
-    assert body["instance"].startswith("urn:uuid:")
-    assert "Traceback" not in response.text
-    return body
-
-
 def test_encode_raw(client: TestClient) -> None:
-    response = client.post("/v1/encode?bytes=800", content=b"photo", headers={"content-type": "image/png"})
+    response = client.post("/v1/encode?bytes=800", content=image(), headers={"content-type": "image/png"})
     assert response.status_code == 200
     assert response.headers["content-type"] == PICOGRAM
     assert response.headers["etag"] == f'"{hashlib.sha256(response.content).hexdigest()}"'
@@ -116,7 +65,7 @@ def test_encode_raw(client: TestClient) -> None:
     assert "run;dur=" in response.headers["server-timing"]
     assert response.headers["x-request-id"].startswith("urn:uuid:")
     options = {"bytes": 800, "bpp": None, "quality": None, "profile": "base", "caption": None}
-    assert latent(response) == {"options": options, "payload": "photo", "facts": {}}
+    assert latent(response) == {"options": options, "text": "photo", "facts": {}}
     assert "x-picogram-caption" not in response.headers
     assert costs(response) == len(response.content)
 
@@ -124,7 +73,7 @@ def test_encode_raw(client: TestClient) -> None:
 @pytest.mark.parametrize("media_type", ["image/jpeg", "image/x-unheard-of", "application/octet-stream", ""])
 def test_encode_media_types(client: TestClient, media_type: str) -> None:
     headers = {"content-type": media_type} if media_type else {}
-    assert client.post("/v1/encode", content=b"photo", headers=headers).status_code == 200
+    assert client.post("/v1/encode", content=image(), headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -132,12 +81,12 @@ def test_encode_media_types(client: TestClient, media_type: str) -> None:
     ["text/plain", "application/json", PICOGRAM, "application/x-www-form-urlencoded", "nonsense"],
 )
 def test_encode_refuses_what_is_no_image(client: TestClient, media_type: str) -> None:
-    response = client.post("/v1/encode", content=b"photo", headers={"content-type": media_type})
+    response = client.post("/v1/encode", content=image(), headers={"content-type": media_type})
     check_problem(response, 415, "unsupported-media-type")
 
 
 def test_content_encoding_is_refused(client: TestClient) -> None:
-    response = client.post("/v1/encode", content=b"photo", headers={"content-encoding": "gzip"})
+    response = client.post("/v1/encode", content=image(), headers={"content-encoding": "gzip"})
     check_problem(response, 415, "unsupported-media-type")
 
 
@@ -145,10 +94,11 @@ def test_content_encoding_is_refused(client: TestClient) -> None:
     ("path", "field"), [("/v1/encode", "image"), ("/v1/decode", "file"), ("/v1/inspect", "file")]
 )
 def test_multipart(client: TestClient, path: str, field: str) -> None:
-    response = client.post(path, files={field: ("name", b"content")})
+    content = image(b"content") if field == "image" else pico(b"content")
+    response = client.post(path, files={field: ("name", content)})
     said = latent(response) if path == "/v1/encode" else response.json()
-    assert said["payload"] == "content"
-    check_problem(client.post(path, files={"other": ("name", b"content")}), 422, "usage")
+    assert said["text"] == "content"
+    check_problem(client.post(path, files={"other": ("name", content)}), 422, "usage")
     check_problem(client.post(path, files={field: ("name", b"")}), 400, "empty-body")
 
 
@@ -179,37 +129,37 @@ def test_empty_body(client: TestClient, path: str) -> None:
     ],
 )
 def test_invalid_queries(client: TestClient, query: str) -> None:
-    body = check_problem(client.post(f"/v1/encode?{query}", content=b"photo"), 422, "usage")
+    body = check_problem(client.post(f"/v1/encode?{query}", content=image()), 422, "usage")
     assert body["errors"]
 
 
 @pytest.mark.parametrize("slug", sorted(FAILURES))
 def test_every_picogram_error_is_a_problem(client: TestClient, slug: bytes) -> None:
-    response = client.post("/v1/encode", content=slug)
+    response = client.post("/v1/encode", content=image(slug))
     body = check_problem(response, STATUS[slug.decode()], slug.decode())
     assert body["detail"] == "no luck"
-    assert ("retry-after" in response.headers) == (slug == b"queue-full")
+    assert ("retry-after" in response.headers) == (slug in RETRIED)
 
 
 def test_unexpected_errors_say_nothing(client: TestClient) -> None:
-    response = client.post("/v1/decode", content=b"bug")
+    response = client.post("/v1/decode", content=pico(b"bug"))
     check_problem(response, 500, "internal")
     assert "secret" not in response.text
 
 
 def test_routing_errors_are_problems(client: TestClient) -> None:
     check_problem(client.get("/nowhere"), 404, "not-found")
-    check_problem(client.post("/v1/encode/", content=b"photo"), 404, "not-found")
+    check_problem(client.post("/v1/encode/", content=image()), 404, "not-found")
     response = client.get("/v1/encode")
     check_problem(response, 405, "method-not-allowed")
     assert response.headers["allow"] == "POST"
 
 
 def test_body_limit(client: TestClient) -> None:
-    assert client.post("/v1/encode", content=b"x" * 1000).status_code == 200
-    assert (
-        check_problem(client.post("/v1/encode", content=b"x" * 1001), 413, "body-too-large")["limit"] == 1000
-    )
+    room = 1000 - len(DOT)
+    assert client.post("/v1/encode", content=image(b"x" * room)).status_code == 200
+    refused = client.post("/v1/encode", content=image(b"x" * (room + 1)))
+    assert check_problem(refused, 413, "body-too-large")["limit"] == 1000
     check_problem(client.post("/v1/encode", content=iter([b"x" * 600] * 2)), 413, "body-too-large")
     check_problem(client.post("/v1/encode", files={"image": ("name", b"x" * 1000)}), 413, "body-too-large")
 
@@ -219,6 +169,51 @@ def test_chunked_multipart_body_limit(client: TestClient) -> None:
     headers = {"content-type": "multipart/form-data; boundary=b"}
     chunks = iter([head, b"x" * 600, b"x" * 600])
     check_problem(client.post("/v1/encode", content=chunks, headers=headers), 413, "body-too-large")
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size that it has no pixels for."""
+    data = struct.pack(">II", width, height) + DOT[24:29]
+    return DOT[:16] + data + struct.pack(">I", zlib.crc32(b"IHDR" + data)) + DOT[33:]
+
+
+@pytest.mark.parametrize("path", ["/v1/encode", "/v1/describe", "/v1/reference?codec=webp&bytes=100"])
+@pytest.mark.parametrize(
+    ("body", "status", "slug"),
+    [
+        (bomb(60_000, 60_000), 413, "image-too-large"),
+        (bomb(7000, 7000), 413, "image-too-large"),
+        (bomb(0, 5), 422, "unreadable-image"),
+        (b"hello", 422, "unreadable-image"),
+        (b"<svg", 415, "unsupported-image"),
+    ],
+)
+async def test_bombs_and_other_things_are_refused_before_they_wait(
+    path: str, body: bytes, status: int, slug: str
+) -> None:
+    gate = Gate()
+    async with running(make_app(gate, gate)) as client:
+        check_problem(await client.post(path, content=body), status, slug)
+    assert gate.seen == []
+
+
+@pytest.mark.parametrize("path", ["/v1/decode", "/v1/inspect"])
+async def test_files_that_claim_too_much_are_refused_before_they_wait(path: str) -> None:
+    gate = Gate()
+    vast = serialise(Picogram(Header(Profile.BASE, 60_000, 60_000, 1), b"latent"))
+    async with running(make_app(gate, gate)) as client:
+        check_problem(await client.post(path, content=vast), 413, "limit-exceeded")
+        check_problem(await client.post(path, content=pico()[:-1]), 422, "corrupt-bitstream")
+    assert gate.seen == []
+
+
+async def test_jobs_cost_their_pixels() -> None:
+    gate = Gate()
+    gate.gone.set()
+    async with running(make_app(gate)) as client:
+        await client.post("/v1/encode", content=bomb(300, 200))
+        await client.post("/v1/decode", content=serialise(Picogram(Header(Profile.BASE, 40, 20, 1), b"x")))
+    assert [job.cost for job in gate.jobs] == [60_000, 800]
 
 
 @pytest.mark.parametrize(
@@ -244,49 +239,58 @@ def test_negotiation(accept: str, expected: str) -> None:
 def test_nothing_acceptable(client: TestClient, accept: str) -> None:
     with pytest.raises(ProblemError):
         negotiate(accept, OFFERED)
-    response = client.post("/v1/decode", content=b"pico", headers={"accept": accept})
+    response = client.post("/v1/decode", content=pico(), headers={"accept": accept})
     assert check_problem(response, 406, "not-acceptable")["offered"] == list(OFFERED)
 
 
 def test_decode(client: TestClient) -> None:
     headers = {"accept": "image/webp", "content-type": PICOGRAM}
-    response = client.post("/v1/decode", content=b"pico", headers=headers)
+    response = client.post("/v1/decode", content=pico(), headers=headers)
     assert response.headers["content-type"] == "image/webp"
     assert response.headers["vary"] == "Accept"
     assert response.json()["options"] == {"media_type": "image/webp"}
-    response = client.post("/v1/decode", content=b"pico", headers={"content-type": "image/png"})
+    response = client.post("/v1/decode", content=pico(), headers={"content-type": "image/png"})
     check_problem(response, 415, "unsupported-media-type")
 
 
-def costs(response: httpx2.Response) -> int:
-    """The sum of what the headers say that the parts of a file cost."""
-    return sum(
-        int(response.headers[f"x-picogram-{part}-bytes"])
-        for part in ("header", "latent", "caption", "objects")
-    )
-
-
 def test_inspect_and_models(client: TestClient) -> None:
-    assert client.post("/v1/inspect", content=b"pico").headers["content-type"] == "application/json"
+    assert client.post("/v1/inspect", content=pico()).headers["content-type"] == "application/json"
     body = client.get("/v1/models").json()
     assert body["profiles"] == ["base"]
     assert body["limits"]["max_body_bytes"] == 1000
+    steps = {worker["step"] for worker in body["workers"]}
+    assert steps == {"encoder", "decoder", "lmm", "inspector"}
 
 
 def test_openapi_documents_every_problem(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert "Problem" in schema["components"]["schemas"]
-    for path in ("/v1/encode", "/v1/decode", "/v1/inspect", "/v1/describe"):
+    for path in ("/v1/encode", "/v1/decode", "/v1/inspect", "/v1/describe", "/v1/reference"):
         route = schema["paths"][path]["post"]
         assert "multipart/form-data" in route["requestBody"]["content"]
         assert all(
             "application/problem+json" in route["responses"][s]["content"] for s in ("400", "415", "422")
         )
-    names = {each["name"] for each in schema["paths"]["/v1/encode"]["post"]["parameters"]}
+    parameters = schema["paths"]["/v1/encode"]["post"]["parameters"]
+    names = {each["name"] for each in parameters if each["in"] == "query"}
     assert names == {"bytes", "bpp", "quality", "profile", "caption"}
+    headers = {each["name"] for each in parameters if each["in"] == "header"}
+    assert headers == {"prefer", "idempotency-key", "x-picogram-priority"}
     form = schema["paths"]["/v1/encode"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert set(form["properties"]) == names | {"image"}
+    assert {"200", "202", "401", "408", "429", "503", "504"} <= route["responses"].keys()
     assert client.get("/docs").status_code == 200
+
+
+def test_every_reference_in_the_description_leads_somewhere(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(schema)))
+    assert {"JobView", "Problem"} <= named
+    assert named <= schema["components"]["schemas"].keys()
+
+
+def test_every_error_has_a_status() -> None:
+    assert {slug.decode() for slug in FAILURES} == set(STATUS)
 
 
 def test_probes_follow_the_warm_up() -> None:
@@ -300,7 +304,7 @@ def test_probes_follow_the_warm_up() -> None:
         check_problem(client.get("/startupz"), 503, "not-ready")
         check_problem(client.get("/readyz"), 503, "not-ready")
         gate.set()
-        assert _wait_for(lambda: client.get("/readyz").status_code == 200)
+        assert wait_for(lambda: client.get("/readyz").status_code == 200)
         assert client.get("/startupz").status_code == 200
 
 
@@ -309,7 +313,7 @@ def test_a_failed_warm_up_is_never_ready() -> None:
         raise errors.ModelMissing("no weights")
 
     with TestClient(create_app(Settings(), Backend({"encoder": echo}, warm_up))) as client:
-        assert not _wait_for(lambda: client.get("/readyz").status_code == 200, tries=5)
+        assert not wait_for(lambda: client.get("/readyz").status_code == 200, tries=5)
 
 
 def test_the_gateway_does_not_import_torch() -> None:
@@ -317,40 +321,13 @@ def test_the_gateway_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def _wait_for(condition: Callable[[], bool], tries: int = 200) -> bool:
-    pause = threading.Event()
-    return any(condition() or pause.wait(0.01) for _ in range(tries))
-
-
-class Gate:
-    """A handler that says when it runs, and waits to be let go."""
-
-    def __init__(self, handler: Handler = echo) -> None:
-        self.handler = handler
-        self.sizes: list[int] = []
-        self.loop = asyncio.get_running_loop()
-        self.busy, self.gone = asyncio.Event(), threading.Event()
-        self.seen: list[bytes] = []
-
-    def __call__(self, jobs: list[Job]) -> list[Outcome]:
-        self.seen += [job.payload for job in jobs]
-        self.sizes.append(len(jobs))
-        self.loop.call_soon_threadsafe(self.busy.set)
-        assert self.gone.wait(5)
-        return self.handler(jobs)
-
-
-def async_client(app: FastAPI) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://test")
-
-
 async def test_queue_full_and_timeout() -> None:
     gate = Gate()
     app = make_app(gate, queue_depth=1, job_timeout_seconds=0.3)
-    async with app.router.lifespan_context(app), async_client(app) as client:
-        first = asyncio.create_task(client.post("/v1/encode", content=b"one"))
+    async with running(app) as client:
+        first = asyncio.create_task(client.post("/v1/encode", content=image(b"one")))
         await gate.busy.wait()
-        refused = await client.post("/v1/encode", content=b"two")
+        refused = await client.post("/v1/encode", content=image(b"two"))
         check_problem(refused, 503, "queue-full")
         assert int(refused.headers["retry-after"]) >= 1
         check_problem(await first, 504, "job-timeout")
@@ -360,28 +337,45 @@ async def test_queue_full_and_timeout() -> None:
 async def test_a_disconnect_cancels_the_job() -> None:
     gate = Gate()
     app = make_app(gate)
-    async with app.router.lifespan_context(app), async_client(app) as client:
-        first = asyncio.create_task(client.post("/v1/encode", content=b"one"))
+    async with running(app) as client:
+        first = asyncio.create_task(client.post("/v1/encode", content=image(b"one")))
         await gate.busy.wait()
-        assert await _post_and_leave(app, b"two") == 499
+        assert await post_and_leave(app, "/v1/encode", image(b"two")) == 499
         gate.gone.set()
         assert (await first).status_code == 200
-        assert (await client.post("/v1/encode", content=b"three")).status_code == 200
+        assert (await client.post("/v1/encode", content=image(b"three"))).status_code == 200
     assert gate.seen == [b"one", b"three"]
 
 
-async def _post_and_leave(app: FastAPI, body: bytes) -> int:
-    """The status of a request whose client goes away once the body is sent."""
-    messages = iter([{"type": "http.request", "body": body}, {"type": "http.disconnect"}])
-    sent: list[Any] = []
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([], Preference()),
+        (["respond-async"], Preference(True)),
+        (["wait=5"], Preference(False, 5)),
+        (["Respond-Async, WAIT=10"], Preference(True, 10)),
+        (["respond-async", "wait=3"], Preference(True, 3)),
+        (['wait="7"; foo=1, handling=lenient'], Preference(False, 7)),
+        (["wait=soon"], Preference()),
+        (["wait=-1"], Preference()),
+        (["wait=\u0665"], Preference()),
+        (["wait=" + 5000 * "9"], Preference()),
+        (["wait=1, wait=2"], Preference(False, 1)),
+        (["return=minimal"], Preference()),
+    ],
+)
+def test_prefer_is_read_as_rfc_7240_has_it(headers: list[str], expected: Preference) -> None:
+    assert parse_prefer(headers) == expected
 
-    async def receive() -> Any:
-        return next(messages)
 
-    async def send(message: Any) -> None:
-        sent.append(message)
+@pytest.mark.parametrize("bad", ["", "a b", "x" * 256, "\u00e9".encode().decode("latin-1")])
+async def test_keys_are_visible_ascii(bad: str) -> None:
+    async with running(make_app()) as client:
+        headers = {b"idempotency-key": bad.encode("latin-1")}
+        check_problem(await client.post("/v1/encode", content=image(), headers=headers), 422, "usage")
 
-    scope = {"type": "http", "method": "POST", "path": "/v1/encode", "headers": [], "query_string": b""}
-    await app({**scope, "http_version": "1.1", "scheme": "http", "raw_path": b"/v1/encode"}, receive, send)
-    status: int = sent[0]["status"]
-    return status
+
+async def test_unknown_priorities_are_refused() -> None:
+    async with running(make_app()) as client:
+        headers = {"x-picogram-priority": "urgent"}
+        check_problem(await client.post("/v1/encode", content=image(), headers=headers), 422, "usage")

@@ -10,8 +10,20 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from gateway_apps import (
+    CAPTION,
+    PICOGRAM,
+    Gate,
+    async_client,
+    check_problem,
+    costs,
+    image,
+    latent,
+    make_app,
+    running,
+    words,
+)
 from starlette.testclient import TestClient
-from test_gateway import CAPTION, PICOGRAM, Gate, async_client, check_problem, costs, latent, make_app, words
 
 from picogram.bitstream import Header, Picogram, Profile, parse, serialise
 from picogram_gateway.answers import MAX_CAPTION_HEADER, caption_header
@@ -26,7 +38,7 @@ def client() -> Iterator[TestClient]:
 
 
 def test_words_travel_from_the_language_model_to_the_file_and_its_headers(client: TestClient) -> None:
-    response = client.post("/v1/encode?profile=stc&bytes=300", content=b"photo")
+    response = client.post("/v1/encode?profile=stc&bytes=300", content=image())
     assert unquote(response.headers["x-picogram-caption"]) == CAPTION
     assert response.headers["x-picogram-caption-bytes"] == str(len(CAPTION.encode()))
     assert response.headers["x-picogram-objects-bytes"] == "0"
@@ -37,13 +49,13 @@ def test_words_travel_from_the_language_model_to_the_file_and_its_headers(client
 @pytest.mark.parametrize("caption", ["a dog", CAPTION, "", "a+b&c=d %41", 10_000 * "\N{BEAR FACE}"])
 def test_a_caption_comes_from_the_query_or_from_a_form(client: TestClient, caption: str) -> None:
     if len(caption) < 1000:
-        query = client.post("/v1/encode", params={"profile": "stc", "caption": caption}, content=b"photo")
+        query = client.post("/v1/encode", params={"profile": "stc", "caption": caption}, content=image())
         assert latent(query)["options"]["caption"] == caption
     with TestClient(make_app()) as roomy:
         form = {"caption": caption, "profile": "stc", "bytes": "500"}
-        response = roomy.post("/v1/encode", data=form, files={"image": ("name", b"photo")})
+        response = roomy.post("/v1/encode", data=form, files={"image": ("name", image())})
     said = latent(response)
-    assert (said["options"]["caption"], said["options"]["bytes"], said["payload"]) == (caption, 500, "photo")
+    assert (said["options"]["caption"], said["options"]["bytes"], said["text"]) == (caption, 500, "photo")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +70,7 @@ def test_a_caption_comes_from_the_query_or_from_a_form(client: TestClient, capti
     ],
 )
 def test_invalid_forms(client: TestClient, query: str, form: dict[str, Any]) -> None:
-    response = client.post(f"/v1/encode?{query}", data=form, files={"image": ("name", b"photo")})
+    response = client.post(f"/v1/encode?{query}", data=form, files={"image": ("name", image())})
     check_problem(response, 422, "usage")
 
 
@@ -93,12 +105,12 @@ def test_inspect_reads_words(client: TestClient) -> None:
 
 
 def test_describe(client: TestClient) -> None:
-    response = client.post("/v1/describe", content=b"photo", headers={"content-type": "image/jpeg"})
+    response = client.post("/v1/describe", content=image(), headers={"content-type": "image/jpeg"})
     assert response.headers["content-type"] == "application/json"
     assert response.json() == {"caption": CAPTION, "objects": []}
-    check_problem(client.post("/v1/describe", content=b"model-missing"), 503, "model-missing")
+    check_problem(client.post("/v1/describe", content=image(b"model-missing")), 503, "model-missing")
     check_problem(
-        client.post("/v1/describe", content=b"x", headers={"content-type": PICOGRAM}),
+        client.post("/v1/describe", content=image(), headers={"content-type": PICOGRAM}),
         415,
         "unsupported-media-type",
     )
@@ -107,13 +119,13 @@ def test_describe(client: TestClient) -> None:
 async def test_words_keep_nobody_else_waiting_and_share_batches() -> None:
     gate = Gate(words)
     app = make_app(lmm=gate)
-    async with app.router.lifespan_context(app), async_client(app) as client:
+    async with running(app) as client:
         wordy = [asyncio.create_task(client.post("/v1/decode", content=STC_FILE))]
         await gate.busy.wait()
         wordy += [asyncio.create_task(client.post("/v1/decode", content=STC_FILE)) for _ in range(20)]
-        while await app.state.dispatcher._broker.depth("lmm") < 21:  # noqa: ASYNC110 - a broker tells nobody
+        while await app.state.dispatcher.broker.depth("lmm") < 21:  # noqa: ASYNC110 - a broker tells nobody
             await asyncio.sleep(0.001)
-        assert (await client.post("/v1/encode", content=b"one")).status_code == 200
+        assert (await client.post("/v1/encode", content=image(b"one"))).status_code == 200
         assert not any(task.done() for task in wordy)
         gate.gone.set()
         assert [response.status_code for response in await asyncio.gather(*wordy)] == [200] * 21
@@ -125,7 +137,7 @@ async def test_a_shutdown_waits_for_all_steps() -> None:
     app = make_app(lmm=gate)
     async with async_client(app) as client:
         async with app.router.lifespan_context(app):
-            encoding = asyncio.create_task(client.post("/v1/encode?profile=stc", content=b"one"))
+            encoding = asyncio.create_task(client.post("/v1/encode?profile=stc", content=image(b"one")))
             await gate.busy.wait()
             asyncio.get_running_loop().call_later(0.05, gate.gone.set)
         assert (await asyncio.wait_for(encoding, 5)).status_code == 200

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gateway_apps import check_problem
 from PIL import Image
 from starlette.testclient import TestClient
-from test_gateway import check_problem
 
 import picogram
 from picogram.bitstream import Header, Picogram, Profile, serialise

@@ -17,9 +17,9 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from gateway_apps import check_problem, costs
 from PIL import Image
 from starlette.testclient import TestClient
-from test_gateway import check_problem, costs
 
 import picogram
 from picogram.bitstream import Picogram, parse, serialise

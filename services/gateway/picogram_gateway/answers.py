@@ -12,13 +12,26 @@ from fastapi import Response
 
 from picogram.bitstream import parse
 from picogram.bitstream.container import OPTIONAL, section_sizes
-from picogram.jobs import Result
+from picogram.jobs import Kind, Result
 from picogram.semantics.description import printable
 
 MAX_CAPTION_HEADER: Final = 4096
 """Bytes of the caption's header; most servers and proxies take lines of 8 KiB."""
 _ATTRIBUTE_CHARACTERS: Final = "!#$&+^`|"
 """What RFC 8187 leaves as it is, beyond what ``quote`` does anyway."""
+
+
+def render(kind: Kind, result: Result) -> Response:
+    """The answer to a request of that kind."""
+    if kind == "encode":
+        return respond_with_file(result)
+    if kind == "decode":
+        return respond(result, {"Vary": "Accept"})
+    if kind == "reference":
+        return respond(
+            result, _size(len(result.payload), result.metadata["width"], result.metadata["height"])
+        )
+    return respond(result, caption=False)
 
 
 def respond(result: Result, headers: dict[str, str] | None = None, caption: bool = True) -> Response:
@@ -45,13 +58,19 @@ def respond_with_file(result: Result) -> Response:
     sizes["header"] = len(data) - sum(sizes.values())
     headers = {
         "ETag": f'"{hashlib.sha256(data).hexdigest()}"',
-        "X-Picogram-Bytes": str(len(data)),
-        "X-Picogram-Bpp": f"{8 * len(data) / (file.header.width * file.header.height):.6f}",
-        "X-Picogram-Width": str(file.header.width),
-        "X-Picogram-Height": str(file.header.height),
+        **_size(len(data), file.header.width, file.header.height),
     }
     headers |= {f"X-Picogram-{name.title()}-Bytes": str(size) for name, size in sizes.items()}
     return respond(result, headers, caption="caption" in file.optional)
+
+
+def _size(size: int, width: int, height: int) -> dict[str, str]:
+    return {
+        "X-Picogram-Bytes": str(size),
+        "X-Picogram-Bpp": f"{8 * size / (width * height):.6f}",
+        "X-Picogram-Width": str(width),
+        "X-Picogram-Height": str(height),
+    }
 
 
 def caption_header(caption: str) -> str:

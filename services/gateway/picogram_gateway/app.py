@@ -2,64 +2,98 @@
 # SPDX-License-Identifier: Apache-2.0
 """Puts the gateway together.
 
-request -> RequestLog -> BodyLimit -> routes -> Dispatcher -> workers
+request -> Tracing -> RequestLog -> Metrics -> Auth -> RateLimit -> InFlight -> BodyLimit -> routes -> exchange -> broker
               every error, wherever it arises, leaves as problem+json
 """
 
 from __future__ import annotations
 
-import importlib
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
-from picogram_gateway import openapi, problems
-from picogram_gateway.dispatch import Backend, Dispatcher
-from picogram_gateway.limits import BodyLimit
+from picogram.jobs import Observer, open_broker
+from picogram.observe.combined import CombinedObserver
+from picogram.observe.logs import LogObserver
+from picogram.observe.metrics import WorkerMetrics
+from picogram.observe.tracing import TracingObserver
+from picogram.version import VERSION
+from picogram_gateway import jobs, openapi, probes, problems, routes, web
+from picogram_gateway.auth import Auth, KeyRing
+from picogram_gateway.backends import Backend, default_backend
+from picogram_gateway.dispatch import Dispatcher
+from picogram_gateway.limits import BodyLimit, InFlight
+from picogram_gateway.metrics import GatewayMetrics, Metrics, MetricsServer, QueueDepth
+from picogram_gateway.rate import RateLimit, Rates
 from picogram_gateway.request_log import RequestLog
-from picogram_gateway.routes import router
 from picogram_gateway.settings import Settings
+from picogram_gateway.tracing import Tracing
 
 
 def create_app(settings: Settings | None = None, backend: Backend | None = None) -> FastAPI:
-    """The gateway over ``backend``, which is the embedded one unless a test brings its own."""
+    """The gateway. ``backend`` does the work in this process: by default everything, or the inspector where there is
+    a job store. Raises UsageError for keys that cannot be read.
+    """
     settings = settings or Settings()
-    backend = backend or _embedded()
+    backend = backend or default_backend(fleet=settings.redis_url is not None)
+    metrics, rates = GatewayMetrics(), Rates(settings)
+    observer = _observer(metrics, backend)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        dispatcher = app.state.dispatcher = Dispatcher(settings, backend)
+        broker = open_broker(settings)
+        dispatcher = app.state.dispatcher = Dispatcher(settings, backend, broker, observer)
+        depth = QueueDepth(broker, asyncio.get_running_loop())
+        metrics.registry.register(depth)
+        server = _metrics_server(settings, metrics)
         dispatcher.start()
         yield
         await dispatcher.stop()
+        await rates.close()
+        if server:
+            await asyncio.to_thread(server.close)
+        metrics.registry.unregister(depth)
 
     app = FastAPI(
         title="Picogram",
-        version=_version(),
+        version=VERSION,
         description="Ultra-low-bitrate image coding. Decoded pictures are partly imagined.",
         lifespan=lifespan,
         redirect_slashes=False,
+        redoc_url=None,
     )
-    app.state.settings = settings
-    app.state.backend = backend
-    app.include_router(router)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestLog)
+    app.state.settings, app.state.backend, app.state.metrics = settings, backend, metrics
+    for router in (routes.router, jobs.router, probes.router):
+        app.include_router(router)
+    web.install(app)
+    _guard(app, settings, metrics, rates)
     problems.install(app)
     openapi.install(app)
     return app
 
 
-def _embedded() -> Backend:
-    """Imported by name: the gateway proper does not depend on the workers, nor they on it."""
-    backend: Backend = importlib.import_module("picogram_gateway.embedded").backend()
-    return backend
+def _guard(app: FastAPI, settings: Settings, metrics: GatewayMetrics, rates: Rates) -> None:
+    """Middleware; what is added last sees a request first."""
+    app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(InFlight, max_requests=settings.max_requests)
+    app.add_middleware(RateLimit, rates=rates, metrics=metrics)
+    app.add_middleware(Auth, keys=KeyRing.of(settings))
+    app.add_middleware(Metrics, metrics=metrics)
+    app.add_middleware(RequestLog)
+    app.add_middleware(Tracing)
 
 
-def _version() -> str:
-    try:
-        return version("picogram-codec")
-    except PackageNotFoundError:
-        return "0"
+def _metrics_server(settings: Settings, metrics: GatewayMetrics) -> MetricsServer | None:
+    if settings.metrics_port is None:
+        return None
+    return MetricsServer(metrics, settings.metrics_host or settings.host, settings.metrics_port)
+
+
+def _observer(metrics: GatewayMetrics, backend: Backend) -> Observer:
+    """Workers within this process are watched as those elsewhere are, beside the gateway's own metrics."""
+    counts = WorkerMetrics(metrics.registry)
+    for step in backend.handlers:
+        counts.announce(step)
+    return CombinedObserver(LogObserver(), counts, TracingObserver())

@@ -6,14 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from picogram_gateway.problems import ProblemError
 
 PICOGRAM: str = "application/vnd.picogram"
 _OPAQUE = ("", "application/octet-stream")
+_MAX_FIELDS: Final = 8
+_MAX_FIELD_BYTES: Final = 128 * 1024
 
 
 @dataclass(frozen=True)
@@ -56,17 +60,31 @@ async def read_body(request: Request, name: str, accepts: Callable[[str], bool])
 
 
 async def _read_form(request: Request, name: str) -> Body:
-    async with request.form(max_files=1, max_fields=8) as form:
-        part = form.get(name)
-        if not isinstance(part, UploadFile):
-            raise ProblemError(422, "usage", "Invalid arguments", f"the form needs one file named {name!r}")
-        fields: dict[str, str] = {}
-        for key, value in form.multi_items():
-            if key in fields:
-                raise ProblemError(422, "usage", "Invalid arguments", f"the form has {key!r} twice")
-            if isinstance(value, str):
-                fields[key] = value
-        return Body(await part.read(), fields)
+    parser = MultiPartParser(
+        request.headers, request.stream(), max_files=1, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
+    )
+    parser.spool_max_size = request.app.state.settings.max_body_bytes  # there may be no disk to write to
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise ProblemError(400, "bad-request", "Bad request", error.message) from None
+    try:
+        return await _one_file(form, name)
+    finally:
+        await form.close()
+
+
+async def _one_file(form: FormData, name: str) -> Body:
+    part = form.get(name)
+    if not isinstance(part, UploadFile):
+        raise ProblemError(422, "usage", "Invalid arguments", f"the form needs one file named {name!r}")
+    fields: dict[str, str] = {}
+    for key, value in form.multi_items():
+        if key in fields:
+            raise ProblemError(422, "usage", "Invalid arguments", f"the form has {key!r} twice")
+        if isinstance(value, str):
+            fields[key] = value
+    return Body(await part.read(), fields)
 
 
 def _unsupported(detail: str) -> ProblemError:

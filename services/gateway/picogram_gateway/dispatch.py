@@ -1,106 +1,154 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Between requests and workers: submits jobs, waits for them, and gives them up when the client goes away."""
+"""Between requests and workers: the broker, and the workers that live in this process.
+
+Without a job store all steps are done here, each by a worker with a thread of its own, so that a slow step holds up only
+the requests that need it. With one, only the inspector is.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import os
+import socket
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, Final
 
 import structlog
-from fastapi import Request
 
-from picogram.jobs import BatchLimits, Handler, Job, Kind, MemoryBroker, Result, Worker
-from picogram_gateway.problems import ProblemError
+from picogram.errors import BrokerUnavailable, JobUnknown, PicogramError
+from picogram.jobs import BatchLimits, Broker, Job, JobState, Observer, Result, Worker, WorkerInfo
+from picogram.version import VERSION
+from picogram_gateway.backends import Backend
+from picogram_gateway.metrics import STEPS
+from picogram_gateway.problems import not_ready
 from picogram_gateway.settings import Settings
-from picogram_gateway.steps import Route
 
 logger = structlog.get_logger("picogram.gateway")
-
-
-def _nothing() -> None:
-    """Nothing to warm up."""
-
-
-@dataclass(frozen=True)
-class Backend:
-    """Who does the work: a handler per queue, what loads their models, and what they can do."""
-
-    handlers: Mapping[str, Handler]
-    warm_up: Callable[[], None] = _nothing
-    catalogue: Callable[[], dict[str, Any]] = dict
+_SIGN_OF_LIFE: Final = 20.0
+_PROBE_TIMEOUT: Final = 2.0
+_DRAIN_PAUSE: Final = 0.01
+_LAST_BATCH: Final = 10.0
+"""Seconds for the inspector's running batch to end; another gateway gets what is not done by then."""
 
 
 class Dispatcher:
-    """The embedded broker and one worker per queue, within the gateway's event loop.
+    """Starts, watches and ends the workers of this process; all talk with the broker goes through here."""
 
-    Each worker has a thread of its own, so that a slow step holds up only the requests that need it.
-    """
-
-    def __init__(self, settings: Settings, backend: Backend) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        broker: Broker,
+        observer: Observer,
+    ) -> None:
+        self.broker = broker
+        self.warm = False
+        self.draining = asyncio.Event()
         self._settings = settings
         self._backend = backend
-        self._broker = MemoryBroker(settings.queue_depth)
-        images, texts = BatchLimits(settings.max_batch), BatchLimits(settings.max_text_batch)
         self._workers = [
-            Worker(self._broker, step, handler, texts if step == "lmm" else images)
+            Worker(broker, step, handler, _limits(settings, step), observer)
             for step, handler in backend.handlers.items()
         ]
-        self._open: set[asyncio.Future[Result]] = set()
         self._tasks: list[asyncio.Task[None]] = []
-        self._warming: asyncio.Task[None] | None = None
+        self._helpers: list[asyncio.Task[None]] = []
+        self._errands: set[asyncio.Task[Any]] = set()
         self._seconds_per_job = 1.0
-        self.warm = False
-        self.draining = False
 
     @property
-    def ready(self) -> bool:
-        """Warm, not shutting down, and every worker lives."""
-        return self.warm and not self.draining and not any(task.done() for task in self._tasks)
+    def embedded(self) -> bool:
+        """Whether nobody else does any work."""
+        return self._settings.redis_url is None
 
     def start(self) -> None:
         """Start the workers, and load the models meanwhile."""
         self._tasks = [asyncio.create_task(worker.run()) for worker in self._workers]
-        self._warming = asyncio.create_task(self._warm_up())
+        self._helpers = [asyncio.create_task(self._warm_up()), asyncio.create_task(self._announce())]
+
+    def drain(self) -> None:
+        """Not ready any more; event streams end, and their readers go on elsewhere."""
+        self.draining.set()
 
     async def stop(self) -> None:
-        """Finish what was accepted."""
-        self.draining = True
-        # Before any worker stops, for a stopped one would miss what moves on to it.
-        await asyncio.gather(*self._open, return_exceptions=True)
-        for worker in self._workers:
-            worker.stop()
-        await asyncio.gather(*self._tasks, *filter(None, [self._warming]), return_exceptions=True)
+        """Finish what was accepted, where nobody else will, within ``drain_seconds``; then let the broker go."""
+        self.drain()
+        with suppress(TimeoutError, BrokerUnavailable):
+            async with asyncio.timeout(self._settings.drain_seconds if self.embedded else _LAST_BATCH):
+                await self._finish()
+        if not self.embedded:
+            for worker in self._workers:
+                await _quietly(worker.abandon())
+        for task in (*self._tasks, *self._helpers):
+            task.cancel()
+        if left := (*self._tasks, *self._helpers, *self._errands):
+            await asyncio.wait(left, timeout=_LAST_BATCH)
+        await self.broker.close()
+
+    async def check(self) -> None:
+        """Returns if requests should be sent here; raises the problem that says why not, or BrokerUnavailable."""
+        if self.draining.is_set():
+            raise not_ready("the server is shutting down")
+        if not self.warm:
+            raise not_ready("the models are not loaded yet")
+        if any(task.done() for task in self._tasks):
+            raise not_ready("a worker of this server has died")
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                await self.broker.depth("inspector")
+        except TimeoutError:
+            raise BrokerUnavailable("the job store does not answer") from None
 
     def retry_after(self) -> int:
         """Seconds until a full queue should have drained, 1 to 60."""
         return min(60, max(1, math.ceil(self._seconds_per_job * self._settings.queue_depth)))
 
-    async def run(self, request: Request, kind: Kind, route: Route, payload: bytes, **options: Any) -> Result:
-        """The job's result. Raises its error, or a 499 problem, unread, when the client went away."""
-        deadline = time.time() + self._settings.job_timeout_seconds
-        compatibility = str(options.get("profile", ""))
-        job = Job(kind, payload, route, options, compatibility, deadline=deadline)
-        await self._broker.submit(job)
-        working = asyncio.ensure_future(self._broker.result(job.id))
-        self._open.add(working)
-        leaving = asyncio.ensure_future(_disconnected(request))
-        try:
-            await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                raise ProblemError(499, "client-gone", "Client gone", "the client closed the connection")
-            result = working.result()
-        finally:
-            self._open.discard(working)
-            working.cancel()
-            leaving.cancel()
-            await asyncio.gather(working, leaving, return_exceptions=True)
-        self._seconds_per_job += 0.1 * (result.timings["run"] - self._seconds_per_job)
+    async def owned(self, job_id: str, owner: str) -> JobState:
+        """The state of a job of that owner. Raises JobUnknown for any other's, as if there were none."""
+        state = await self.broker.state(job_id)
+        if state.owner not in ("", owner):
+            raise JobUnknown("there is no such job, or its result has expired")
+        return state
+
+    async def wait(self, job_id: str, seconds: float | None) -> Result:
+        """The job's result. Raises as ``Broker.result``."""
+        result = await self.broker.result(job_id, seconds)
+        self._seconds_per_job += 0.1 * (result.timings.get("run", 0.0) - self._seconds_per_job)
         return result
+
+    def later(self, errand: Coroutine[Any, Any, Any]) -> None:
+        """Do it beside; an answer need not wait for it, and nobody needs to know if it fails."""
+        task = asyncio.create_task(_quietly(errand))
+        self._errands.add(task)
+        task.add_done_callback(self._dropped)
+
+    def drop(self, *tasks: asyncio.Task[Any]) -> None:
+        """Cancel them, and do not wait for it: a client of a job store may swallow a cancellation."""
+        for task in tasks:
+            task.cancel()
+            self._errands.add(task)
+            task.add_done_callback(self._dropped)
+
+    def job(self, **fields: Any) -> Job:
+        """A job with the deadline that the settings give."""
+        return Job(deadline=time.time() + self._settings.job_timeout_seconds, **fields)
+
+    def _dropped(self, task: asyncio.Task[Any]) -> None:
+        self._errands.discard(task)
+        if not task.cancelled():
+            task.exception()  # which nobody wants to hear of
+
+    async def _finish(self) -> None:
+        if self.embedded:
+            # Before any worker stops, for a stopped one would miss what moves on to it.
+            while any([await self.broker.depth(step) for step in STEPS]):  # noqa: ASYNC110 - a broker tells nobody
+                await asyncio.sleep(_DRAIN_PAUSE)
+        for worker in self._workers:
+            worker.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _warm_up(self) -> None:
         try:
@@ -110,7 +158,27 @@ class Dispatcher:
         else:
             self.warm = True
 
+    async def _announce(self) -> None:
+        """Tell the broker, and so ``/v1/models``, who works here."""
+        since, facts = time.time(), {"host": socket.gethostname(), "process": os.getpid()}
+        known = [
+            WorkerInfo(f"{facts['host']}-{facts['process']}-{step}", step, VERSION, since, facts)
+            for step in self._backend.handlers
+        ]
+        while not self.draining.is_set():
+            for worker in known:
+                with suppress(BrokerUnavailable):
+                    await self.broker.announce(worker)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SIGN_OF_LIFE):
+                    await self.draining.wait()
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+
+def _limits(settings: Settings, step: str) -> BatchLimits:
+    count = settings.max_text_batch if step == "lmm" else settings.max_batch
+    return BatchLimits(count, settings.max_batch_pixels, settings.linger_seconds)
+
+
+async def _quietly(errand: Coroutine[Any, Any, Any]) -> None:
+    with suppress(PicogramError):
+        await errand

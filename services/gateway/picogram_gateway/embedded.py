@@ -7,16 +7,16 @@ The only module of the gateway that reaches models (and thus torch), and it does
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from picogram.jobs import Job, Outcome, Result
-from picogram_gateway.dispatch import Backend
+from picogram.jobs import Job, Outcome
+from picogram_gateway import inspector
+from picogram_gateway.backends import Backend
 
 
 def backend() -> Backend:
     """The handlers of encoder, decoder and language-model worker, and inspection, which needs no model."""
-    handlers = {"encoder": _encode, "decoder": _decode, "lmm": _words, "inspector": _inspect}
+    handlers = {"encoder": _encode, "decoder": _decode, "lmm": _words, "inspector": inspector.handler}
     return Backend(handlers, warm_up, catalogue)
 
 
@@ -30,18 +30,13 @@ def warm_up() -> None:
 
 
 def catalogue() -> dict[str, Any]:
-    """The profiles offered, the manifests of the embedded models and of those that words need."""
-    from picogram import models
+    """What the inspector says, and the state of the models that words need: in the process that would load them."""
     from picogram.models import store
-    from picogram.profiles.recipes import RECIPES
 
-    return {
-        "profiles": [recipe.name for recipe in RECIPES.values() if recipe.written],
-        "models": list(models.manifests().values()),
-        "text_models": [
-            {**remote.manifest, "state": store.state(name)} for name, remote in store.remotes().items()
-        ],
-    }
+    known = inspector.catalogue()
+    states = [store.state(name) for name in store.remotes()]
+    models = [{**each, "state": state} for each, state in zip(known["text_models"], states, strict=True)]
+    return {**known, "text_models": models}
 
 
 def _encode(jobs: list[Job]) -> list[Outcome]:
@@ -60,23 +55,3 @@ def _words(jobs: list[Job]) -> list[Outcome]:
     from picogram_lmm.handler import handler
 
     return handler(jobs)
-
-
-def _inspect(jobs: list[Job]) -> list[Outcome]:
-    return [_inspect_one(job) for job in jobs]
-
-
-def _inspect_one(job: Job) -> Outcome:
-    import picogram
-    from picogram.jobs.words import description_of
-    from picogram.semantics.words import ReadText
-
-    plain = job.facts.get("description")
-    description = description_of(plain) if plain else None
-    text = ReadText(description, job.facts.get("coders", {}), job.warnings, job.facts.get("problems", {}))
-    try:
-        facts = picogram.inspect(job.payload, text=text).as_dict()
-    except Exception as error:
-        return error
-    facts["description"] = plain
-    return Result(json.dumps(facts, ensure_ascii=False).encode(), "application/json")

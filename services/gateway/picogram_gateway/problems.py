@@ -13,7 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
-from starlette.types import Scope
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from picogram.errors import PicogramError
 
@@ -40,11 +41,20 @@ STATUS: Final[Mapping[str, int]] = {
     "self-check-failed": 500,
     "job": 503,
     "queue-full": 503,
+    "broker-unavailable": 503,
     "job-timeout": 504,
-    "job-canceled": 503,
+    "job-canceled": 410,
+    "job-unknown": 404,
+    "idempotency-conflict": 422,
+    "out-of-memory": 413,
+    "job-abandoned": 500,
+    "internal": 500,
     "error": 500,
 }
 """HTTP status by the slug of a PicogramError."""
+
+STORE_RETRY_SECONDS: Final = 2
+"""After which to ask again when the job store is away."""
 
 _SLUGS: Final = {404: "not-found", 405: "method-not-allowed", 406: "not-acceptable", 413: "body-too-large"}
 
@@ -64,8 +74,16 @@ class Problem(BaseModel):
 class ProblemError(HTTPException):
     """A problem of the HTTP layer, with a slug of its own; ``extra`` members join the body."""
 
-    def __init__(self, status: int, slug: str, title: str, detail: str, **extra: Any) -> None:
-        super().__init__(status, detail)
+    def __init__(
+        self,
+        status: int,
+        slug: str,
+        title: str,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(status, detail, headers)
         self.slug, self.title, self.extra = slug, title, extra
 
 
@@ -84,12 +102,34 @@ def problem_response(
     return JSONResponse(body.model_dump(exclude_none=True), status, headers, MEDIA_TYPE)
 
 
+async def refuse(scope: Scope, receive: Receive, send: Send, error: ProblemError) -> None:
+    """Answer with a problem from within a middleware, before any route has the request."""
+    response = problem_response(
+        scope, error.status_code, error.slug, error.title, error.detail, error.headers, **error.extra
+    )
+    await response(scope, receive, send)
+
+
+def problem_of(error: PicogramError) -> Problem:
+    """How an error of a job is told where it is not the answer itself."""
+    status = STATUS.get(error.slug, 500)
+    return Problem(type=BASE + error.slug, title=error.title, status=status, detail=str(error), instance=None)
+
+
+def not_ready(detail: str) -> ProblemError:
+    """For probes."""
+    headers = {"Retry-After": str(STORE_RETRY_SECONDS)}
+    return ProblemError(503, "not-ready", "Not ready", detail, headers)
+
+
 async def _picogram_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PicogramError)  # noqa: S101 - registered for nothing else
     status = STATUS.get(error.slug, 500)
     headers = {}
     if error.slug == "queue-full":
         headers["Retry-After"] = str(request.app.state.dispatcher.retry_after())
+    elif error.slug == "broker-unavailable":
+        headers["Retry-After"] = str(STORE_RETRY_SECONDS)
     return problem_response(request.scope, status, error.slug, error.title, str(error), headers)
 
 
@@ -121,8 +161,15 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     return problem_response(request.scope, 500, "internal", "Internal error", detail)
 
 
+async def _client_gone(request: Request, error: Exception) -> JSONResponse:
+    """For the log; nobody reads it."""
+    detail = "the client closed the connection"
+    return problem_response(request.scope, 499, "client-gone", "Client gone", detail)
+
+
 def install(app: FastAPI) -> None:
     """Let the app answer every error as a problem."""
+    app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_exception_handler(PicogramError, _picogram_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)

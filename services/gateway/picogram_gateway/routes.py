@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP surface, version 1: encode, decode, inspect, describe, models, and three probes."""
+"""The HTTP surface, version 1: encode, decode, inspect, describe, reference, models. See also ``jobs`` and ``probes``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from picogram.images import DEFAULT_LIMITS, MEDIA_TYPES
 from picogram.semantics.description import MAX_CAPTION_CHARACTERS
-from picogram_gateway import openapi
-from picogram_gateway.answers import respond, respond_with_file
+from picogram_gateway import openapi, openapi_examples
+from picogram_gateway.backends import Backend
 from picogram_gateway.bodies import PICOGRAM, is_image, is_picogram, read_body
-from picogram_gateway.dispatch import Backend, Dispatcher
+from picogram_gateway.exchange import dispatcher_of, exchange
 from picogram_gateway.negotiation import negotiate
+from picogram_gateway.orders import order_for_file, order_for_image
 from picogram_gateway.problems import ProblemError
 from picogram_gateway.settings import Settings
-from picogram_gateway.steps import DESCRIBE, decode_route, encode_route, inspect_route
+from picogram_gateway.views import worker_view
+from picogram_gateway.wishes import Asked
 
 router = APIRouter()
 
@@ -74,22 +76,28 @@ class EncodeQuery(BaseModel):
             ) from error
 
 
+class ReferenceQuery(BaseModel):
+    """Which codec, and how small."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    codec: Literal["avif", "webp", "jpeg"] = Field(description="The codec to compare with", examples=["avif"])
+    budget: int = Field(alias="bytes", ge=1, description="Largest size of the file", examples=[800])
+
+
 @router.post(
     "/v1/encode",
     summary="Image to .pico file",
     response_class=Response,
     openapi_extra=openapi.image_body(EncodeQuery),
     responses=openapi.success("The .pico file", PICOGRAM, headers=openapi.ENCODE_HEADERS)
-    | openapi.problems(400, 413, 415, 422, 500, 503, 504),
+    | openapi.problems(*openapi.JOB_STATUSES),
 )
-async def encode(request: Request, query: Annotated[EncodeQuery, Query()]) -> Response:
+async def encode(request: Request, query: Annotated[EncodeQuery, Query()], asked: Asked) -> Response:
     """Send the image as the raw body, or as the form field `image`; arguments may be form fields as well."""
     body = await read_body(request, "image", is_image)
-    options = query.joined(body.fields)
-    result = await _dispatcher(request).run(
-        request, "encode", encode_route(options.profile), body.payload, **options.model_dump(by_alias=True)
-    )
-    return respond_with_file(result)
+    options = query.joined(body.fields).model_dump(by_alias=True)
+    return await exchange(request, asked, await order_for_image("encode", body.payload, **options))
 
 
 @router.post(
@@ -98,9 +106,9 @@ async def encode(request: Request, query: Annotated[EncodeQuery, Query()]) -> Re
     response_class=Response,
     openapi_extra=openapi.picogram_body(),
     responses=openapi.success("The image, partly imagined", *MEDIA_TYPES, headers=openapi.DECODE_HEADERS)
-    | openapi.problems(400, 406, 413, 415, 422, 500, 503, 504),
+    | openapi.problems(406, *openapi.JOB_STATUSES),
 )
-async def decode(request: Request) -> Response:
+async def decode(request: Request, asked: Asked) -> Response:
     """Send the file as the raw body, or as the form field `file`; `Accept` chooses the image type.
 
     What the file does not hold, the decoder imagines: do not take details for evidence. Words that cannot be read are
@@ -108,10 +116,7 @@ async def decode(request: Request) -> Response:
     """
     media_type = negotiate(",".join(request.headers.getlist("accept")), list(MEDIA_TYPES))
     data = (await read_body(request, "file", is_picogram)).payload
-    result = await _dispatcher(request).run(
-        request, "decode", decode_route(data), data, media_type=media_type
-    )
-    return respond(result, {"Vary": "Accept"})
+    return await exchange(request, asked, await order_for_file("decode", data, media_type=media_type))
 
 
 @router.post(
@@ -119,15 +124,13 @@ async def decode(request: Request) -> Response:
     summary="What a .pico file says about itself",
     response_class=Response,
     openapi_extra=openapi.picogram_body(),
-    responses=openapi.json_success("Header, sections and words", openapi.INSPECT_EXAMPLE)
-    | openapi.problems(400, 413, 415, 422, 500, 503, 504),
+    responses=openapi.success("Header, sections and words", example=openapi_examples.INSPECT)
+    | openapi.problems(*openapi.JOB_STATUSES),
 )
-async def inspect(request: Request) -> Response:
+async def inspect(request: Request, asked: Asked) -> Response:
     """Reads the header and the words, where there are any; no picture is drawn."""
     data = (await read_body(request, "file", is_picogram)).payload
-    return respond(
-        await _dispatcher(request).run(request, "inspect", inspect_route(data), data), caption=False
-    )
+    return await exchange(request, asked, await order_for_file("inspect", data))
 
 
 @router.post(
@@ -135,20 +138,43 @@ async def inspect(request: Request) -> Response:
     summary="What an image shows, in words",
     response_class=Response,
     openapi_extra=openapi.image_body(),
-    responses=openapi.json_success("Caption and objects", openapi.DESCRIBE_EXAMPLE)
-    | openapi.problems(400, 413, 415, 422, 500, 503, 504),
+    responses=openapi.success("Caption and objects", example=openapi_examples.DESCRIBE)
+    | openapi.problems(*openapi.JOB_STATUSES),
 )
-async def describe(request: Request) -> Response:
+async def describe(request: Request, asked: Asked) -> Response:
     """Send the image as the raw body, or as the form field `image`; the captioner may err."""
     image = (await read_body(request, "image", is_image)).payload
-    return respond(await _dispatcher(request).run(request, "describe", DESCRIBE, image), caption=False)
+    return await exchange(request, asked, await order_for_image("describe", image))
+
+
+@router.post(
+    "/v1/reference",
+    summary="Image to a classical codec's file, for comparison",
+    response_class=Response,
+    openapi_extra=openapi.image_body(),
+    responses=openapi.success(
+        "The largest file in the budget",
+        "image/avif",
+        "image/webp",
+        "image/jpeg",
+        headers=openapi.REFERENCE_HEADERS,
+    )
+    | openapi.problems(*openapi.JOB_STATUSES),
+)
+async def reference(request: Request, query: Annotated[ReferenceQuery, Query()], asked: Asked) -> Response:
+    """Send the image as the raw body, or as the form field `image`. The file's picture may be smaller than what was
+    sent, where that looks better in as many bytes: `X-Picogram-Width` and `-Height` say what to stretch it to.
+    """
+    image = (await read_body(request, "image", is_image)).payload
+    options = query.model_dump(by_alias=True)
+    return await exchange(request, asked, await order_for_image("reference", image, **options))
 
 
 @router.get(
     "/v1/models",
-    summary="Profiles, models and limits",
-    responses=openapi.json_success("What this server can do", openapi.MODELS_EXAMPLE)
-    | openapi.problems(500, 503),
+    summary="Profiles, models, limits and workers",
+    responses=openapi.json_success("What this server can do", openapi_examples.MODELS)
+    | openapi.problems(401, 429, 500, 503),
 )
 async def models(request: Request) -> dict[str, Any]:
     """The manifests of the models, with their hashes and licences; those for words have to be pulled."""
@@ -159,35 +185,8 @@ async def models(request: Request) -> dict[str, Any]:
         "max_pixels": DEFAULT_LIMITS.max_pixels,
         "max_caption_characters": MAX_CAPTION_CHARACTERS,
         "job_timeout_seconds": settings.job_timeout_seconds,
+        "result_ttl_seconds": settings.result_ttl_seconds,
     }
     catalogue = await asyncio.to_thread(backend.catalogue)  # files may have to be hashed
-    return {**catalogue, "limits": limits, "media_types": list(MEDIA_TYPES)}
-
-
-@router.get("/livez", summary="Does the process respond?")
-async def livez() -> dict[str, str]:
-    """Always 200."""
-    return {"status": "alive"}
-
-
-@router.get("/startupz", summary="Are the models loaded?", responses=openapi.problems(503))
-async def startupz(request: Request) -> dict[str, str]:
-    """200 once the models are loaded."""
-    if not _dispatcher(request).warm:
-        raise ProblemError(503, "not-ready", "Not ready", "the models are not loaded yet")
-    return {"status": "started"}
-
-
-@router.get("/readyz", summary="Should requests be sent here?", responses=openapi.problems(503))
-async def readyz(request: Request) -> dict[str, str]:
-    """200 while the models are loaded, the workers run and nobody shuts the server down."""
-    if not _dispatcher(request).ready:
-        raise ProblemError(
-            503, "not-ready", "Not ready", "the server is starting, stopping or without workers"
-        )
-    return {"status": "ready"}
-
-
-def _dispatcher(request: Request) -> Dispatcher:
-    dispatcher: Dispatcher = request.app.state.dispatcher
-    return dispatcher
+    workers = [worker_view(worker) for worker in await dispatcher_of(request).broker.workers()]
+    return {**catalogue, "limits": limits, "media_types": list(MEDIA_TYPES), "workers": workers}

@@ -1,48 +1,101 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the gateway with its embedded workers."""
+"""Runs the gateway: with embedded workers, or over the job store that workers elsewhere share."""
 
 from __future__ import annotations
 
-import logging
-import sys
+import math
+import signal
+import socket
+from types import FrameType
+from typing import Any
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
+from pydantic import SecretStr
 
+from picogram.errors import UsageError
+from picogram.jobs.environment import read_settings
+from picogram.observe import logs, tracing
 from picogram_gateway.app import create_app
+from picogram_gateway.auth import KeyRing
+from picogram_gateway.connections import with_patience
 from picogram_gateway.settings import Settings
 
+_BACKLOG = 2048
 
-def main(host: str, port: int) -> None:
-    """Serve until interrupted; requests in flight get 30 seconds to end."""
-    settings = Settings(host=host, port=port)
-    configure_logging(settings)
-    structlog.get_logger("picogram.gateway").info("starting", url=f"http://{host}:{port}", docs="/docs")
-    uvicorn.run(
-        create_app(settings),
-        host=host,
-        port=port,
+
+def main(host: str | None = None, port: int | None = None, redis: str | None = None) -> None:
+    """Serve until interrupted; requests under way get ``drain_seconds`` to end. What is not given, the environment says.
+
+    Raises UsageError: settings or keys that cannot be read, beyond loopback without keys, a port that is taken.
+    """
+    given = {"host": host, "port": port, "redis_url": SecretStr(redis) if redis else None}
+    settings = read_settings(Settings)
+    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+    check_exposure(settings)
+    logs.configure(settings, service="gateway")
+    flush = tracing.install("picogram-gateway", settings)
+    app = create_app(settings)
+    listening = listen(settings)
+    address = f"http://{settings.host}:{listening.getsockname()[1]}"
+    fleet = settings.redis_url is not None
+    structlog.get_logger("picogram.gateway").info("starting", url=address, docs="/docs", fleet=fleet)
+    # uvicorn raises the signal again once all is done; without a handler the process would end there and then.
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        Server(configuration(app, settings)).run(sockets=[listening])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        flush()
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raises UsageError if anybody could use a server that listens beyond loopback, and nobody said that they may."""
+    if not (settings.loopback or settings.allow_anonymous or KeyRing.of(settings).entries):
+        raise UsageError(
+            f"{settings.host} can be reached from outside: set PICOGRAM_API_KEYS_FILE (`picogram keys new NAME` makes "
+            "keys), or PICOGRAM_ALLOW_ANONYMOUS=true"
+        )
+
+
+def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """uvicorn's, with limits on heads, and proxies believed only where they are named."""
+    return uvicorn.Config(
+        app,
+        http=with_patience(settings.head_timeout_seconds),
+        ws="none",
+        h11_max_incomplete_event_size=settings.max_head_bytes,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies or None,
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
 
 
-def configure_logging(settings: Settings) -> None:
-    """Text on a terminal, JSON elsewhere, on standard error; uvicorn speaks from warnings up."""
-    as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if as_text else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if as_text else [structlog.processors.format_exc_info]),
-            renderer,
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+class Server(uvicorn.Server):
+    """Ends event streams when told to stop; uvicorn would wait for their readers."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Requests under way still end in peace."""
+        app: Any = self.config.app
+        app.state.dispatcher.drain()
+        await super().shutdown(sockets)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The socket to serve on. Raises UsageError where that is not possible."""
+    address = (settings.host, settings.port)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server(address, family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {settings.host}:{settings.port}: {error}") from error
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)

@@ -7,17 +7,18 @@ encode, with words  lmm:code ── encoder ── lmm:recode
 decode              [lmm:read] ── decoder
 inspect             [lmm:read] ── inspector
 describe            lmm:describe
+reference           inspector:reference
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from picogram.bitstream import parse
-from picogram.errors import PicogramError
+from picogram.bitstream import Picogram
 
 Route = tuple[str, ...]
 DESCRIBE: Final[Route] = ("lmm:describe",)
+REFERENCE: Final[Route] = ("inspector:reference",)
 
 
 def encode_route(profile: str) -> Route:
@@ -25,20 +26,16 @@ def encode_route(profile: str) -> Route:
     return ("encoder",) if profile == "base" else ("lmm:code", "encoder", "lmm:recode")
 
 
-def decode_route(data: bytes) -> Route:
+def decode_route(file: Picogram) -> Route:
     """The words come first, for a decoder may draw by them."""
-    return ("lmm:read", "decoder") if _has_words(data) else ("decoder",)
+    return ("lmm:read", "decoder") if _has_words(file) else ("decoder",)
 
 
-def inspect_route(data: bytes) -> Route:
+def inspect_route(file: Picogram) -> Route:
     """Only a file with words needs more than its header."""
-    return ("lmm:read", "inspector") if _has_words(data) else ("inspector",)
+    return ("lmm:read", "inspector") if _has_words(file) else ("inspector",)
 
 
-def _has_words(data: bytes) -> bool:
-    """Also of damaged ones; a file that cannot be parsed has none, and the last worker will say why."""
-    try:
-        file = parse(data)
-    except PicogramError:
-        return False
+def _has_words(file: Picogram) -> bool:
+    """Also damaged ones: whoever reads them says so."""
     return bool(file.optional or file.damaged)

@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar, cast
 
 from picogram.errors import BrokerUnavailable, PicogramError
 from picogram.jobs.broker import BatchLimits, Broker
+from picogram.jobs.cancellation import end
 from picogram.jobs.control import Listener
 from picogram.jobs.isolation import run_isolated
 from picogram.jobs.job import Handler, Job, Outcome, Result
@@ -69,8 +70,7 @@ class Worker:
             while batch := await self._next():
                 await self._work(batch, thread)
         finally:
-            sweeping.cancel()
-            await asyncio.gather(sweeping, return_exceptions=True)
+            await end(sweeping)
             thread.shutdown(wait=False, cancel_futures=True)
 
     def stop(self, *, empty_queue: bool = False) -> None:
@@ -116,9 +116,7 @@ class Worker:
                 *(self._finish(*each, started, ran) for each in zip(batch, outcomes, strict=True))
             )
         finally:
-            for helper in helpers:
-                helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
+            await end(*helpers)
             self._running, self.busy = [], False
 
     def _call(self, batch: list[Job]) -> list[Outcome]:

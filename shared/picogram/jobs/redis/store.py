@@ -15,6 +15,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from picogram.errors import BrokerUnavailable
 from picogram.jobs.job import Job
 from picogram.jobs.redis import scripts
 from picogram.jobs.redis.blobs import SMALL, Blobs, open_blobs
@@ -24,6 +25,8 @@ from picogram.jobs.settings import QueueSettings
 
 WITHOUT_DEADLINE: Final = 24 * 3600.0
 """Seconds that a job without a deadline may take before its state expires."""
+
+_REPEATABLE: Final = frozenset(("result", "renew", "forget", "release"))
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,16 @@ class Store:
     async def call(
         self, name: str, keys: Sequence[str] = (), arguments: Sequence[scripts.Argument] = ()
     ) -> Any:
-        """Run a script; a queue without its consumer group (nobody worked yet, or the store is new) gets one."""
+        """Run a script; one that may run twice is tried again, for a store that restarted leaves dead connections."""
+        try:
+            return await self._call(name, keys, arguments)
+        except BrokerUnavailable:
+            if name not in _REPEATABLE:
+                raise
+        return await self._call(name, keys, arguments)
+
+    async def _call(self, name: str, keys: Sequence[str], arguments: Sequence[scripts.Argument]) -> Any:
+        """A queue without its consumer group (nobody worked yet, or the store is new) gets one."""
         with our_errors():
             try:
                 return await scripts.call(self.client, name, keys, [self.keys.prefix, *arguments])

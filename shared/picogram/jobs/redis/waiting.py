@@ -14,6 +14,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from picogram.errors import BrokerUnavailable
+from picogram.jobs.cancellation import end
 from picogram.jobs.redis.connection import our_errors
 
 FOREIGN_POLL: Final = 0.2
@@ -73,8 +74,7 @@ class Endings:
     async def close(self) -> None:
         """Stop listening."""
         if self._listening:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+            await end(self._listening)
 
     async def _listen(self) -> None:
         while True:

@@ -1,0 +1,27 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m picogram_decoder``: a process that works off the queue ``decoder``."""
+
+from __future__ import annotations
+
+import sys
+
+from picogram.jobs import Handler
+from picogram.jobs.process import run_worker
+
+
+def load() -> Handler:
+    """The handler, its models loaded."""
+    from picogram_decoder.handler import handler, warm_up
+
+    warm_up()
+    return handler
+
+
+def main() -> int:
+    """The exit code, after SIGTERM."""
+    return run_worker("decoder", load)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

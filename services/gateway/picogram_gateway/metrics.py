@@ -1,0 +1,150 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""Prometheus metrics of the gateway, on a port of their own so that they need no key and no visitor sees them.
+
+picogram_requests_total{route,method,code}    picogram_request_seconds{route}    picogram_requests_in_flight
+picogram_bitstream_bytes{profile}             picogram_rate_limited_total
+picogram_queue_depth{step,priority}           read from the broker when somebody looks
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from picogram.bitstream import parse
+from picogram.errors import PicogramError, UsageError
+from picogram.jobs import PRIORITIES, Broker
+from picogram.observe.metrics import new_registry
+
+STEPS: Final = ("encoder", "decoder", "lmm", "inspector")
+_METHODS: Final = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_BYTES: Final = (50, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 102_400)
+_SCRAPE_TIMEOUT: Final = 3.0
+
+
+class GatewayMetrics:
+    """What is counted, in a registry that the workers within this process may share."""
+
+    def __init__(self) -> None:
+        self.registry = registry = new_registry()
+        self.requests = Counter(
+            "picogram_requests", "Requests answered", ["route", "method", "code"], registry=registry
+        )
+        self.seconds = Histogram(
+            "picogram_request_seconds",
+            "Time from a request's head to the end of its answer",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.in_flight = Gauge("picogram_requests_in_flight", "Requests under way", registry=registry)
+        self.bitstream_bytes = Histogram(
+            "picogram_bitstream_bytes",
+            "Size of .pico files in answers",
+            ["profile"],
+            buckets=_BYTES,
+            registry=registry,
+        )
+        self.rate_limited = Counter(
+            "picogram_rate_limited", "Requests refused for coming too often", registry=registry
+        )
+
+    def observe_file(self, data: bytes) -> None:
+        """A .pico file that goes out."""
+        profile = parse(data).header.profile.name.lower()
+        self.bitstream_bytes.labels(profile).observe(len(data))
+
+
+class Metrics:
+    """Counts every request, by the path of its route, so that hostile paths make no new series."""
+
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, code = time.perf_counter(), 500
+
+        async def watched(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+            await send(message)
+
+        with self._metrics.in_flight.track_inprogress():
+            try:
+                await self._app(scope, receive, watched)
+            finally:
+                route = getattr(scope.get("route"), "path", "none")
+                method = scope["method"] if scope["method"] in _METHODS else "other"
+                self._metrics.requests.labels(route, method, code).inc()
+                self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+
+
+class QueueDepth(Collector):
+    """Asks the broker, which belongs to ``loop``, from a scraper's thread; what it cannot learn it leaves out."""
+
+    def __init__(self, broker: Broker, loop: asyncio.AbstractEventLoop) -> None:
+        self._broker, self._loop = broker, loop
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """The name, for the registry; nobody is asked."""
+        yield self._family()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The depths as of now."""
+        family = self._family()
+        for labels, depth in self._ask():
+            family.add_metric(labels, depth)
+        yield family
+
+    def _family(self) -> GaugeMetricFamily:
+        return GaugeMetricFamily("picogram_queue_depth", "Jobs that wait or run", labels=["step", "priority"])
+
+    def _ask(self) -> list[tuple[list[str], int]]:
+        future = asyncio.run_coroutine_threadsafe(self._depths(), self._loop)
+        try:
+            return future.result(_SCRAPE_TIMEOUT)
+        except (PicogramError, TimeoutError):
+            future.cancel()
+            return []
+
+    async def _depths(self) -> list[tuple[list[str], int]]:
+        return [
+            ([step, priority], await self._broker.depth(step, priority))
+            for step in STEPS
+            for priority in PRIORITIES
+        ]
+
+
+class MetricsServer:
+    """Serves the registry from a thread until closed."""
+
+    def __init__(self, metrics: GatewayMetrics, host: str, port: int) -> None:
+        """Raises UsageError where it cannot listen there."""
+        try:
+            self._server, self._thread = start_http_server(port, host, metrics.registry)
+        except OSError as error:
+            raise UsageError(f"cannot listen on {host}:{port} for metrics: {error}") from error
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.server_port)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,148 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""The same picture by a classical codec in no more bytes, for comparison. No model, no torch.
+
+    image ── for full, half, quarter, ... size: bisect over quality ──> the largest file that fits
+             of the two largest sizes where one fits: the one nearer to the original when enlarged again
+
+A classical codec is often better small than crushed, so it gets the choice. The file says nothing of it: whoever shows
+it stretches it to the original's size, which is among the facts.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from PIL import Image, ImageChops, ImageStat
+
+from picogram.errors import BudgetTooSmall, UsageError
+from picogram.images import read_image
+from picogram.jobs import Result
+
+SCALES: Final = (1, 2, 4, 8, 16, 32)
+"""What the sides may be divided by."""
+_HOPELESS_BPP: Final = 0.003
+"""Bits per pixel below which no photograph fits in any of these codecs: that size is not even tried."""
+
+
+@dataclass(frozen=True)
+class _Coder:
+    """A format that Pillow writes, with everything but the quality fixed as in ``picogram bench``."""
+
+    name: str
+    qualities: range
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def encode(self, image: Image.Image, quality: int) -> bytes:
+        buffer = io.BytesIO()
+        image.save(buffer, self.name, quality=quality, **self.settings)
+        return buffer.getvalue()
+
+    def decode(self, data: bytes) -> Image.Image:
+        with Image.open(io.BytesIO(data), formats=(self.name,)) as image:
+            return image.convert("RGB")
+
+
+_CODERS: Final = {
+    # The benchmark has speed 2, which takes 2 s for one try at 0.4 megapixels; somebody is waiting here.
+    "avif": _Coder("AVIF", range(101), {"speed": 6, "subsampling": "4:2:0"}),
+    "webp": _Coder("WEBP", range(101), {"method": 6}),
+    "jpeg": _Coder("JPEG", range(1, 96), {"optimize": True, "progressive": True, "subsampling": "4:2:0"}),
+}
+CODECS: Final = tuple(_CODERS)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    data: bytes
+    quality: int
+    scale: int
+    size: tuple[int, int]
+
+
+def _go_on() -> None:
+    """Nobody cancels."""
+
+
+def reference(image_bytes: bytes, codec: str, max_bytes: int, check: Callable[[], None] = _go_on) -> Result:
+    """``image_bytes`` (any format that can be encoded) as one of CODECS, in at most ``max_bytes`` bytes.
+
+    ``width`` and ``height`` of the result are the picture's, ``coded_width`` and ``coded_height`` those that the file
+    has. ``check`` is called between tries and may raise to end the search.
+    Raises UsageError (no such codec, ``max_bytes`` below 1), BudgetTooSmall, and the ImageErrors of ``read_image``.
+    """
+    if codec not in _CODERS:
+        raise UsageError(f"no codec is named {codec!r}; choose from {', '.join(CODECS)}")
+    if max_bytes < 1:
+        raise UsageError("the file needs at least one byte")
+    coder = _CODERS[codec]
+    image = read_image(image_bytes)
+    best = min(_finalists(image, coder, max_bytes, check), key=lambda fit: _error(image, coder, fit))
+    facts = {
+        "codec": codec,
+        "quality": best.quality,
+        "width": image.width,
+        "height": image.height,
+        "coded_width": best.size[0],
+        "coded_height": best.size[1],
+    }
+    return Result(best.data, f"image/{codec}", facts)
+
+
+def _finalists(image: Image.Image, coder: _Coder, max_bytes: int, check: Callable[[], None]) -> list[_Fit]:
+    """The best fits of the two largest sizes that have one. Raises BudgetTooSmall if none has."""
+    fits: list[_Fit] = []
+    smallest = 0
+    for scale in SCALES:
+        small = _shrink(image, scale)
+        if 8 * max_bytes < _HOPELESS_BPP * small.width * small.height and scale != SCALES[-1]:
+            continue
+        check()
+        lowest = coder.encode(small, coder.qualities[0])
+        smallest = len(lowest)
+        if smallest <= max_bytes:
+            fits.append(_largest_fit(small, scale, coder, max_bytes, lowest, check))
+        if len(fits) == 2:
+            break
+    if not fits:
+        raise BudgetTooSmall(f"the smallest {coder.name} file of this picture has {smallest} bytes")
+    return fits
+
+
+def _largest_fit(
+    small: Image.Image,
+    scale: int,
+    coder: _Coder,
+    max_bytes: int,
+    lowest: bytes,
+    check: Callable[[], None],
+) -> _Fit:
+    """The highest quality that fits, on the assumption that size grows with quality; ``lowest`` is known to fit."""
+    best = _Fit(lowest, coder.qualities[0], scale, small.size)
+    low, high = 1, len(coder.qualities)
+    while low < high:
+        check()
+        middle = (low + high) // 2
+        data = coder.encode(small, coder.qualities[middle])
+        if len(data) <= max_bytes:
+            best, low = replace(best, data=data, quality=coder.qualities[middle]), middle + 1
+        else:
+            high = middle
+    return best
+
+
+def _shrink(image: Image.Image, scale: int) -> Image.Image:
+    """The sides divided by ``scale``, rounded up."""
+    size = -(-image.width // scale), -(-image.height // scale)
+    return image if scale == 1 else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _error(image: Image.Image, coder: _Coder, fit: _Fit) -> float:
+    """Squared error against the original, once enlarged."""
+    shown = coder.decode(fit.data)
+    if shown.size != image.size:
+        shown = shown.resize(image.size, Image.Resampling.LANCZOS)
+    return float(sum(ImageStat.Stat(ImageChops.difference(image, shown)).sum2))

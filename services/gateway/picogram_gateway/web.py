@@ -1,0 +1,109 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""The web page: ``/`` and the files it consists of under ``/web/``, read once, when the server starts.
+
+Nothing but these files can be asked for, whatever the path. The page may load and reach only this server, and every
+file has an ETag, so that a browser asks again each time and is mostly told 304.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+from fastapi import FastAPI, HTTPException, Request, Response
+
+logger = structlog.get_logger("picogram.gateway")
+
+INDEX: Final = "index.html"
+MEDIA_TYPES: Final[Mapping[str, str]] = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".jpg": "image/jpeg",
+    ".txt": "text/plain; charset=utf-8",
+}
+"""What is served, by suffix; the machine's own table of types is not asked."""
+CONTENT_SECURITY_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob: data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+    )
+)
+_HEADERS: Final[Mapping[str, str]] = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file as it is sent."""
+
+    body: bytes
+    media_type: str
+    etag: str
+
+
+def install(app: FastAPI) -> None:
+    """Let the app serve the page. Without its files there is a warning in the log, and 404."""
+    folder = page_folder()
+    if folder is None:
+        logger.warning("the web page is not part of this installation")
+        return
+    assets = read_assets(folder)
+
+    async def index(request: Request) -> Response:
+        return _answer(request, assets[INDEX])
+
+    async def file(request: Request, path: str) -> Response:
+        if path not in assets:
+            raise HTTPException(404, "the web page has no such file")
+        return _answer(request, assets[path])
+
+    methods = ["GET", "HEAD"]
+    app.add_api_route("/", index, methods=methods, include_in_schema=False)
+    app.add_api_route("/web/{path:path}", file, methods=methods, include_in_schema=False)
+
+
+def page_folder() -> Path | None:
+    """``web`` beside this module, as in a wheel, or at the root of the repository."""
+    here = Path(__file__).resolve()
+    folders = (here.with_suffix(""), here.parents[min(3, len(here.parents) - 1)] / "web")
+    return next((folder for folder in folders if (folder / INDEX).is_file()), None)
+
+
+def read_assets(folder: Path) -> dict[str, Asset]:
+    """The files below ``folder`` that are served, by their path relative to it."""
+    assets = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in MEDIA_TYPES and path.is_file():
+            body = path.read_bytes()
+            etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+            assets[path.relative_to(folder).as_posix()] = Asset(body, MEDIA_TYPES[path.suffix], etag)
+    return assets
+
+
+def _answer(request: Request, asset: Asset) -> Response:
+    headers = {**_HEADERS, "ETag": asset.etag}
+    known = request.headers.get("if-none-match", "")
+    if known.strip() == "*" or asset.etag in (tag.strip().removeprefix("W/") for tag in known.split(",")):
+        return Response(status_code=304, headers=headers)
+    return Response(asset.body, headers=headers, media_type=asset.media_type)

@@ -1,0 +1,200 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""The gateway over fake handlers, what to send it, and how its answers are checked."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+
+from picogram import errors
+from picogram.bitstream import Header, Picogram, Profile, parse, serialise
+from picogram.jobs import Handler, Job, Outcome, Result
+from picogram_gateway.app import create_app
+from picogram_gateway.backends import Backend
+from picogram_gateway.serve import Server, configuration
+from picogram_gateway.settings import Settings
+
+PICOGRAM = "application/vnd.picogram"
+CAPTION = "Ein Höhlenbär\n\N{BEAR FACE} 100% \u05d3\u05d5\u05d1"
+FAILURES: dict[bytes, Exception] = {
+    cls.slug.encode(): cls("no luck")
+    for cls in vars(errors).values()
+    if isinstance(cls, type) and issubclass(cls, errors.PicogramError)
+}
+
+
+def _dot(width: int = 1, height: int = 1) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+DOT = _dot()
+
+
+def image(text: bytes = b"photo") -> bytes:
+    """A picture of one pixel with a text behind it, which readers of pictures do not mind."""
+    return DOT + text
+
+
+def pico(text: bytes = b"latent") -> bytes:
+    """A .pico file of the profile base with a text for a latent."""
+    return serialise(Picogram(Header(Profile.BASE, 4, 2, 1), text))
+
+
+def text_of(payload: bytes) -> bytes:
+    """What ``image`` and ``pico`` put in."""
+    return payload.removeprefix(DOT) if payload.startswith(DOT) else parse(payload).latent
+
+
+def echo(jobs: list[Job]) -> list[Outcome]:
+    """Answers with options and facts, in a file where one is wanted; a text that is a slug fails with its error."""
+    return [_echo(job) for job in jobs]
+
+
+def _echo(job: Job) -> Outcome:
+    text = text_of(job.payload)
+    if text in FAILURES:
+        return FAILURES[text]
+    if text == b"bug":
+        return ZeroDivisionError("secret detail")
+    said = {"options": dict(job.options), "text": text.decode("latin-1"), "facts": dict(job.facts)}
+    body = json.dumps(said).encode()
+    if job.kind == "encode":
+        words = {"caption": job.facts["description"]["caption"].encode()} if job.facts else {}
+        profile = Profile[job.options["profile"].upper()]
+        return Result(serialise(Picogram(Header(profile, 4, 2, 1), body, words)), PICOGRAM)
+    media_type = "application/json" if job.kind == "inspect" else job.options["media_type"]
+    return Result(body, media_type, {"width": 4, "height": 2})
+
+
+def latent(response: httpx2.Response) -> dict[str, Any]:
+    """What ``echo`` answered to a request to encode."""
+    said: dict[str, Any] = json.loads(parse(response.content).latent)
+    return said
+
+
+def words(jobs: list[Job]) -> list[Outcome]:
+    """A language-model worker that finds every picture and every file to say the same."""
+    return [_words(job) for job in jobs]
+
+
+def _words(job: Job) -> Outcome:
+    if text_of(job.payload) in FAILURES:
+        return FAILURES[text_of(job.payload)]
+    description: dict[str, Any] = {"caption": job.options.get("caption") or CAPTION, "objects": []}
+    if job.task == "describe":
+        return Result(json.dumps(description).encode(), "application/json")
+    warnings = ("the objects were left out: \u202eodd",) if job.task == "read" else ()
+    return Result(job.payload, PICOGRAM, {"description": description}, warnings)
+
+
+def make_app(handler: Handler = echo, lmm: Handler = words, **settings: Any) -> FastAPI:
+    handlers = dict.fromkeys(("encoder", "decoder", "inspector"), handler) | {"lmm": lmm}
+    catalogue = {"profiles": ["base"], "models": []}
+    return create_app(Settings(**settings), Backend(handlers, catalogue=lambda: catalogue))
+
+
+def check_problem(response: httpx2.Response, status: int, slug: str) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert body["type"] == f"https://picogram.dev/problems/{slug}"
+    assert body["status"] == status
+    assert body["title"]
+    assert body["detail"]
+    assert body["instance"].startswith("urn:uuid:")
+    assert "Traceback" not in response.text
+    return body
+
+
+def costs(response: httpx2.Response) -> int:
+    """The sum of what the headers say that the parts of a file cost."""
+    return sum(
+        int(response.headers[f"x-picogram-{part}-bytes"])
+        for part in ("header", "latent", "caption", "objects")
+    )
+
+
+def wait_for(condition: Callable[[], bool], tries: int = 200) -> bool:
+    pause = threading.Event()
+    return any(condition() or pause.wait(0.01) for _ in range(tries))
+
+
+class Gate:
+    """A handler that says when it runs, and waits to be let go."""
+
+    def __init__(self, handler: Handler = echo) -> None:
+        self.handler = handler
+        self.sizes: list[int] = []
+        self.loop = asyncio.get_running_loop()
+        self.busy, self.gone = asyncio.Event(), threading.Event()
+        self.seen: list[bytes] = []
+        self.jobs: list[Job] = []
+
+    def __call__(self, jobs: list[Job]) -> list[Outcome]:
+        self.jobs += jobs
+        self.seen += [text_of(job.payload) for job in jobs]
+        self.sizes.append(len(jobs))
+        self.loop.call_soon_threadsafe(self.busy.set)
+        assert self.gone.wait(10)
+        return self.handler(jobs)
+
+
+def async_client(app: FastAPI, **options: Any) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(app=app)
+    return httpx2.AsyncClient(transport=transport, base_url="http://test", **options)
+
+
+@asynccontextmanager
+async def running(app: FastAPI, **options: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of the app, without a socket; ``options`` are the client's."""
+    async with app.router.lifespan_context(app), async_client(app, **options) as client:
+        yield client
+
+
+async def post_and_leave(app: FastAPI, path: str, body: bytes, headers: dict[str, str] | None = None) -> int:
+    """The status of a request whose client goes away once the body is sent."""
+    messages = iter([{"type": "http.request", "body": body}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    encoded = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": encoded, "query_string": b""}
+    await app({**scope, "http_version": "1.1", "scheme": "http", "raw_path": path.encode()}, receive, send)
+    status: int = sent[0]["status"]
+    return status
+
+
+@asynccontextmanager
+async def listening(app: FastAPI) -> AsyncIterator[tuple[str, int]]:
+    """Host and port of the app behind a real uvicorn, configured as in production."""
+    settings: Settings = app.state.settings
+    config: uvicorn.Config = configuration(app, settings)
+    config.host, config.port = "127.0.0.1", 0
+    server = Server(config)
+    serving = asyncio.create_task(server._serve())
+    until = time.monotonic() + 10
+    while not server.started:
+        assert time.monotonic() < until
+        await asyncio.sleep(0.005)
+    yield server.servers[0].sockets[0].getsockname()
+    server.should_exit = True
+    await asyncio.wait_for(serving, 10)

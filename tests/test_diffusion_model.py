@@ -1,0 +1,179 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""The diffusion network and its steps: what a seed, a caption, a size and a guide do, on small random weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from picogram.diffusion.bridge import MAX_STEPS, NOISE, Condition, draw_noise, euler, mix, restore, times
+from picogram.diffusion.model import DiffusionConfig, DiffusionNet
+from picogram.diffusion.text import MAX_WORDS, Encoded, WordTable, no_words
+
+WORD_WIDTH = 12
+SMALL = DiffusionConfig(
+    widths=(8, 8, 16, 16),
+    down=(1, 1, 1),
+    middle=1,
+    up=(1, 1, 1),
+    latent_channels=4,
+    vector=16,
+    word_width=WORD_WIDTH,
+    text_width=16,
+    text_layers=1,
+)
+
+
+@pytest.fixture(scope="module")
+def net() -> DiffusionNet:
+    """Random everywhere, also where training starts at zero."""
+    torch.manual_seed(1)
+    made = DiffusionNet(SMALL).eval().requires_grad_(False)
+    for parameter in made.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.1)
+    return made
+
+
+@pytest.fixture(scope="module")
+def table() -> WordTable:
+    generator = torch.Generator().manual_seed(2)
+    embedding = torch.randint(-127, 128, (50, WORD_WIDTH), generator=generator).to(torch.int8)
+    return WordTable({"embedding": embedding, "embedding.scale": torch.rand(50, generator=generator) + 0.5})
+
+
+def condition(count: int = 2, height: int = 64, width: int = 96) -> Condition:
+    generator = torch.Generator().manual_seed(3)
+    latent = torch.randn(count, 4, -(-height // 16), -(-width // 16), generator=generator)
+    return Condition(
+        torch.rand(count, 3, height, width, generator=generator), latent, torch.full((count,), 0.3)
+    )
+
+
+def empty(net: DiffusionNet, count: int = 2) -> Encoded:
+    return net.encode(no_words(count, WORD_WIDTH))
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    return float(-10 * (a - b).square().mean().clamp(min=1e-20).log10())
+
+
+def test_the_shipped_size_fits_its_budget() -> None:
+    with torch.device("meta"):
+        count = sum(v.numel() for v in DiffusionNet().state_dict().values())
+    assert count <= 12_000_000
+    assert 2 * count <= 24_000_000
+
+
+def test_an_untrained_network_returns_the_base_picture() -> None:
+    fresh, c = DiffusionNet(SMALL), condition()
+    out = restore(fresh, c, [1, 2], 1, empty(fresh))
+    assert torch.equal(out, c.base)
+
+
+def test_steps_that_know_the_original_follow_the_path_to_it() -> None:
+    c = condition()
+    original, noise = c.base.flip(3), draw_noise([5, 6], 64, 96)
+
+    def at(time: float) -> Tensor:
+        return mix(c.base, noise, original, torch.full((2,), time))
+
+    assert torch.allclose(at(0.0), c.base + NOISE * noise)
+    assert torch.allclose(euler(at(0.25), original, 0.25, 0.5), at(0.5), atol=1e-6)
+    assert torch.allclose(euler(at(0.5), original, 0.5, 1.0), original, atol=1e-6)
+
+
+def test_times_reach_from_the_start_to_one() -> None:
+    assert times(4) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert times(2, 0.5) == [0.5, 0.75, 1.0]
+
+
+@pytest.mark.parametrize(("steps", "start"), [(0, 0.0), (MAX_STEPS + 1, 0.0), (2, 1.0), (2, -0.1)])
+def test_steps_and_starts_out_of_range_are_refused(steps: int, start: float) -> None:
+    with pytest.raises(ValueError, match="steps must be"):
+        times(steps, start)
+
+
+def test_a_seed_gives_the_same_picture_alone_and_in_a_batch(net: DiffusionNet) -> None:
+    c = condition()
+    both = restore(net, c, [7, 8], 3, empty(net))
+    alone = restore(net, Condition(c.base[1:], c.latent[1:], c.rate[1:]), [8], 3, empty(net, 1))
+    other = restore(net, Condition(c.base[1:], c.latent[1:], c.rate[1:]), [9], 3, empty(net, 1))
+    assert psnr(both[1:], alone) > 60
+    assert psnr(alone, other) < 60
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (33, 70), (95, 16)])
+def test_any_size_comes_back_as_it_was(net: DiffusionNet, height: int, width: int) -> None:
+    out = restore(net, condition(1, height, width), [1], 2, empty(net, 1))
+    assert out.shape == (1, 3, height, width)
+    assert bool(torch.isfinite(out).all())
+
+
+def test_aligned_sides_are_left_alone() -> None:
+    c = condition(1, 64, 96)
+    assert torch.equal(c.aligned().base, c.base)
+    assert torch.equal(c.aligned().latent, c.latent)
+
+
+def test_captions_change_the_picture_and_the_empty_one_is_its_own(
+    net: DiffusionNet, table: WordTable
+) -> None:
+    c = condition()
+    one, two = (restore(net, c, [1, 1], 1, net.encode(table([ids, ids]))) for ids in ([3, 4], [5]))
+    none = restore(net, c, [1, 1], 1, net.encode(table([[], []])))
+    assert not torch.allclose(one, two)
+    assert torch.allclose(none, restore(net, c, [1, 1], 1, empty(net)))
+
+
+def test_neighbours_in_a_batch_do_not_change_a_caption(net: DiffusionNet, table: WordTable) -> None:
+    together = net.encode(table([[3, 4], [5, 6, 7, 8, 9]]))
+    alone = net.encode(table([[3, 4]]))
+    assert torch.allclose(together.tokens[:1, :3], alone.tokens, atol=1e-5)
+    assert together.mask.tolist()[0] == [True, True, True, False, False, False]
+
+
+def test_long_captions_are_cut(table: WordTable) -> None:
+    assert table([[1] * 5000]).mask.shape == (1, MAX_WORDS)
+
+
+def test_guidance_extrapolates_from_the_negative_caption(net: DiffusionNet, table: WordTable) -> None:
+    c = condition()
+    text, negative = net.encode(table([[3, 4]] * 2)), net.encode(table([[9]] * 2))
+    plain, against = (restore(net, c, [1, 1], 1, t) for t in (text, negative))
+    guided = restore(net, c, [1, 1], 1, text, negative, guidance=1.5)
+    inside = (guided > 0) & (guided < 1) & (plain > 0) & (plain < 1) & (against > 0) & (against < 1)
+    expected = against + 1.5 * (plain - against)
+    assert torch.allclose(guided[inside], expected[inside], atol=1e-5)
+    assert not torch.allclose(guided, plain)
+
+
+def test_a_guide_sees_both_attention_maps_and_bends_them(net: DiffusionNet, table: WordTable) -> None:
+    c = condition()
+    text = net.encode(table([[3, 4]] * 2))
+    shapes = []
+
+    def only_first(logits: Tensor) -> Tensor:
+        shapes.append(tuple(logits.shape))
+        bent = logits.clone()
+        bent[..., 1:] = -torch.inf
+        return bent
+
+    plain = restore(net, c, [1, 1], 1, text)
+    bent = restore(net, c, [1, 1], 1, text, guide=only_first)
+    assert shapes == [(2, 4, 2, 3, 3), (2, 4, 4, 6, 3)]
+    assert not torch.allclose(plain, bent)
+
+
+def test_stopping_between_steps_runs_no_further_step(net: DiffusionNet) -> None:
+    seen = []
+
+    def stop(step: int, picture: Tensor) -> None:
+        seen.append((step, picture.shape))
+        if step == 1:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        restore(net, condition(), [1, 1], 4, empty(net), between=stop)
+    assert seen == [(0, (2, 3, 64, 96)), (1, (2, 3, 64, 96))]

@@ -1,0 +1,112 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""The gateway on a port of its own, and a worker for it that does as a test says: pauses, reports, fails."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image, ImageFilter
+
+from picogram.bitstream import Header, Picogram, Profile, parse, serialise
+from picogram.images import read_image
+from picogram.jobs import Handler, Job, Outcome, Result
+from picogram_gateway import inspector
+from picogram_gateway.app import create_app
+from picogram_gateway.backends import Backend
+from picogram_gateway.settings import Settings
+
+
+class Codec:
+    """Its files have the size that was asked for; the picture is a gray blur. With ``go`` it waits until that is set."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.warnings: tuple[str, ...] = ()
+        self.go: threading.Event | None = None
+        self.encoded: list[Job] = []
+        self.canceled: list[str] = []
+
+    @property
+    def backend(self) -> Backend:
+        handlers: dict[str, Handler] = {
+            "encoder": lambda jobs: [self._guarded(self._encode, job) for job in jobs],
+            "decoder": lambda jobs: [self._decode(job) for job in jobs],
+            "lmm": lambda jobs: [self._words(job) for job in jobs],
+            "inspector": inspector.handler,
+        }
+        return Backend(handlers, catalogue=lambda: {"profiles": ["base", "stc"], "models": []})
+
+    def _guarded(self, work: Any, job: Job) -> Outcome:
+        try:
+            outcome: Outcome = work(job)
+        except Exception as error:
+            outcome = error
+        if isinstance(outcome, Exception) and job.control.canceled:
+            self.canceled.append(job.id)
+        return outcome
+
+    def _encode(self, job: Job) -> Outcome:
+        self.encoded.append(job)
+        image = read_image(job.payload)
+        job.control.progress(0.25)
+        job.control.preview("image/png", png(image.resize((16, 16))))
+        while self.go is not None and not self.go.wait(0.02):
+            job.control.check()
+        if self.error:
+            return self.error
+        caption = job.facts["description"]["caption"] if job.facts else ""
+        words = {"caption": caption.encode()} if caption else {}
+        header = Header(Profile[job.options["profile"].upper()], image.width, image.height, 1)
+        empty = len(serialise(Picogram(header, b"", words)))
+        latent = bytes(i * 7919 % 251 for i in range(job.options["bytes"] - empty - 2))
+        return Result(
+            serialise(Picogram(header, latent, words)), "application/vnd.picogram", {}, self.warnings
+        )
+
+    def _decode(self, job: Job) -> Outcome:
+        header = parse(job.payload).header
+        noise = Image.effect_noise((header.width, header.height), 60).filter(ImageFilter.GaussianBlur(4))
+        return Result(png(noise), "image/png", {"width": header.width, "height": header.height})
+
+    def _words(self, job: Job) -> Outcome:
+        caption = job.options.get("caption") or "What the captioner sees."
+        return Result(job.payload, "", {"description": {"caption": caption, "objects": []}})
+
+
+def png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The app's address, until the end of the block."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app, ws="none", log_config=None, timeout_graceful_shutdown=2)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            deadline = time.monotonic() + 20
+            while not server.started and time.monotonic() < deadline and thread.is_alive():
+                time.sleep(0.01)
+            assert server.started, "the gateway did not start"
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+def fake_gateway(codec: Codec, **settings: Any) -> FastAPI:
+    return create_app(Settings(**settings), codec.backend)

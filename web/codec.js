@@ -1,0 +1,65 @@
+// SPDX-FileCopyrightText: The Picogram authors
+// SPDX-License-Identifier: Apache-2.0
+/** The server's functions: photo to file, file to picture, file to facts, photo to another codec's file. */
+
+import { request } from "./api.js";
+import { partsFromFacts, partsFromHeaders } from "./bits.js";
+import { run } from "./jobs.js";
+
+const PICOGRAM = "application/vnd.picogram";
+
+/** What this server can do. */
+export async function catalogue() {
+  return (await request("/v1/models")).json();
+}
+
+/** `wish`: {bytes, profile, caption}. Resolves to the file and what its headers say. */
+export async function encode(photo, { bytes, profile, caption }, options) {
+  const response = caption
+    ? await run("/v1/encode", form({ image: photo, bytes, profile, caption }), options)
+    : await run(`/v1/encode?${new URLSearchParams({ bytes, profile })}`, photo, options);
+  const { headers } = response;
+  return {
+    data: new Uint8Array(await response.arrayBuffer()),
+    parts: partsFromHeaders(headers),
+    ...said(headers),
+  };
+}
+
+/** The picture as PNG, which loses nothing. */
+export async function decode(data, options = {}) {
+  const headers = { "Content-Type": PICOGRAM, Accept: "image/png" };
+  const response = await run("/v1/decode", new Blob([data]), { ...options, headers });
+  return { picture: await response.blob(), ...said(response.headers) };
+}
+
+/** What a file says about itself. */
+export async function inspect(data, options = {}) {
+  const response = await run("/v1/inspect", new Blob([data]), { ...options, headers: { "Content-Type": PICOGRAM } });
+  const facts = await response.json();
+  return { parts: partsFromFacts(facts), caption: facts.description?.caption ?? "" };
+}
+
+/** The same photo by a classical codec, in no more bytes. */
+export async function reference(photo, codec, bytes, options) {
+  const response = await run(`/v1/reference?${new URLSearchParams({ codec, bytes })}`, photo, options);
+  return response.blob();
+}
+
+function form(fields) {
+  const data = new FormData();
+  for (const [name, value] of Object.entries(fields)) data.append(name, value);
+  return data;
+}
+
+function said(headers) {
+  const number = (name) => Number(headers.get(`x-picogram-${name}`));
+  const run = /\brun;dur=([\d.]+)/.exec(headers.get("server-timing") ?? "");
+  return {
+    width: number("width"),
+    height: number("height"),
+    caption: decodeURIComponent(headers.get("x-picogram-caption") ?? ""),
+    warning: headers.get("x-picogram-warning") ?? "",
+    seconds: run && Number(run[1]) / 1000,
+  };
+}
