@@ -105,7 +105,8 @@ def test_base_pictures_resemble_their_originals_and_belong_to_their_latents(fold
     codec = load_codec()
     for row in range(source.count):
         original, base = (a[row].astype(float) for a in (source.original, source.base))
-        assert np.abs(original - base).mean() < 30
+        others = [np.abs(original - b).mean() for i, b in enumerate(source.base) if i != row]
+        assert np.abs(original - base).mean() < min(others)
         latent = torch.from_numpy(source.latent[row].astype(np.float32)).permute(2, 0, 1)[None]
         with torch.inference_mode():
             decoded = codec.net.synthesis(latent, torch.tensor([float(source.rate[row]) / 255]))

@@ -19,7 +19,7 @@ from picogram.errors import (
     JobUnknown,
     QueueFull,
 )
-from picogram.jobs import BatchLimits, Broker, Job, Result, WorkerInfo
+from picogram.jobs import BatchLimits, Broker, Job, MemoryBroker, Result, WorkerInfo
 
 
 async def test_round_trip_with_timings(broker: Broker) -> None:
@@ -391,3 +391,20 @@ async def test_a_big_payload_travels(broker: Broker) -> None:
     assert fetched.payload == one.payload
     await broker.finish(fetched, Result(fetched.payload[::-1], "text/plain"))
     assert (await broker.result(one.id)).payload == one.payload[::-1]
+
+
+async def test_waiting_payloads_within_the_process_are_bounded() -> None:
+    broker = MemoryBroker(max_depth=32, max_result_bytes=1000)
+    await submit(broker, job("a" * 600), job("b" * 300))
+    with pytest.raises(QueueFull, match="bytes"):
+        await broker.submit(job("c" * 200))
+    await broker.fetch("encoder", LIMITS)
+    await broker.submit(job("c" * 200))
+
+
+async def test_a_state_past_its_deadline_is_failed_even_if_nobody_waits(broker: Broker) -> None:
+    one = job("a", deadline=time.time() + 0.1)
+    await broker.submit(one)
+    await asyncio.sleep(0.15)
+    state = await broker.state(one.id)
+    assert (state.status, type(state.error)) == ("failed", JobTimeout)

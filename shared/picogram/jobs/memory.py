@@ -30,6 +30,7 @@ class MemoryBroker:
         self, max_depth: int = 64, result_ttl: float = 600.0, max_result_bytes: int = 256 * 1024 * 1024
     ) -> None:
         self._max_depth = max_depth
+        self._max_bytes = max_result_bytes
         self._archive = Archive(result_ttl, max_result_bytes)
         self._records: dict[str, Record] = {}
         self._waiting: defaultdict[str, list[Job]] = defaultdict(list)
@@ -49,6 +50,8 @@ class MemoryBroker:
             return earlier
         if await self.depth(job.step) >= self._max_depth:
             raise QueueFull(f"{self._max_depth} jobs are waiting already")
+        if self._waiting_bytes() + len(job.payload) > self._max_bytes:
+            raise QueueFull(f"jobs with more than {self._max_bytes} bytes are waiting already")
         if job.key:
             self._keys[job.owner, job.key] = job.id
         self._records[job.id] = Record(job)
@@ -72,11 +75,14 @@ class MemoryBroker:
         raise outcome.with_traceback(None)
 
     async def state(self, job_id: str) -> JobState:
-        return self._record(job_id).state()
+        record = self._record(job_id)
+        if not record.ended.is_set() and time.time() >= record.deadline:
+            self._end(record, JobTimeout("the deadline passed before the job was done"))
+        return record.state()
 
     async def events(self, job_id: str, after: str = "") -> AsyncIterator[Event]:
         record = self._record(job_id)
-        seen = int(after) if after.isdigit() else 0
+        seen = int(after) if after.isascii() and after.isdigit() else 0
         while True:
             news = [event for event in record.events if int(event.id) > seen]
             for event in news:
@@ -167,6 +173,9 @@ class MemoryBroker:
             return False
         del self._running[job.id]
         return True
+
+    def _waiting_bytes(self) -> int:
+        return sum(len(job.payload) for jobs in self._waiting.values() for job in jobs)
 
     def _record(self, job_id: str) -> Record:
         self._prune()

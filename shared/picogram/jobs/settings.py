@@ -41,7 +41,8 @@ class QueueSettings(BaseSettings):
     max_result_bytes: int = Field(
         default=256 * 1024 * 1024,
         ge=1,
-        description="Results kept within this process before the oldest are dropped; the job store has its own limit.",
+        description="Within this process: results kept before the oldest are dropped, and payloads that may wait "
+        "before 503. The job store has its own limit.",
     )
     blob_url: str = Field(
         default="redis",
