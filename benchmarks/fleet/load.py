@@ -4,8 +4,8 @@
 
     python -m benchmarks.fleet.load KODAK [--minutes 30] [--share 0.8] -> benchmarks/results/fleet/load.json
 
-First the capacity is measured with eight callers for 30 seconds; then requests arrive at random (Poisson) at a share of
-it, whether or not earlier ones are answered. Nine in ten encode or decode a picture, one in ten reads a file's header. Latency is
+First the capacity is measured with eight callers for 30 seconds; then requests arrive at random (Poisson) at a share
+of it, whether or not earlier ones are answered. Most encode or decode a picture, some read a file's header. Latency is
 counted from the moment a request was due. By minute: requests, errors, latency, memory of every process.
 """
 

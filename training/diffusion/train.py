@@ -75,7 +75,7 @@ class Trainer:
         self.data = Pairs(args.data, args.seed)
         self.table = WordTable(load_file(args.text))
         net = DiffusionNet()
-        net.spread.copy_(load_codec().net.synthesis.spread.flatten())
+        net.start_from_synthesis(load_codec().net.synthesis)
         self.net: DiffusionNet = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         self.optimiser = torch.optim.AdamW(

@@ -2,13 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network of the embedded diffusion model: a U-Net that predicts the original from a partly restored picture.
 
-    x_t, base [B, 3, H, W] ── unshuffle 4 ── stride 4 ── stride 8 ── stride 16 ── stride 32 ──┐  self- and cross-attention
-    decoded latent [B, 128, H/16, W/16] ─────────────────────────────── + ──┐                 │
-    clean [B, 3, H, W] ── shuffle 4 ── stride 4 ── stride 8 ── stride 16 (cross-attention) ───┘  sums as skips
+    x_t, base [B, 3, H, W] ── unshuffle 4 ── stride 4 ── stride 8 ── stride 16 ── stride 32: attention ──┐
+                                                │           │           │                                │
+    decoded latent [B, 128, H/16, W/16] ────────┼───────────┼── + ── stride 16 (cross-attention) ── + ───┘
+                                                │           └── stride 8 ──┘
+    clean [B, 3, H, W] ── shuffle 4 ────────────┴── stride 4 ──┘
     time, rate, caption ── a vector ── a scale and a shift in every block
 
-No normalisation over positions, so tiles agree but for the attention at stride 32. Every residual branch ends in zero:
-an untrained network returns the base picture.
+The way up has the shape of the codec's synthesis network and starts from its weights (``start_from_synthesis``): it
+knows pictures from the first step on, which a network from nothing would need hours for. All that comes from
+the left joins through layers that start at zero, and the output does: an untrained network returns the base picture.
+No normalisation over positions, so tiles agree but for the attention at stride 32.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from picogram.diffusion.text import Encoded, TextEncoder, Words
+from picogram.latent.transforms import RateBias, Synthesis
 
 PATCH = 4
 """Side of the squares that become channels at the start."""
@@ -37,10 +42,16 @@ Guide = Callable[[Tensor], Tensor]
 class DiffusionConfig:
     """Widths and depths; the defaults are the shipped model."""
 
-    widths: tuple[int, int, int, int] = (96, 160, 256, 256)  # at strides 4, 8, 16, 32
+    widths: tuple[int, int, int, int] = (
+        64,
+        128,
+        192,
+        256,
+    )  # at strides 4, 8, 16, 32; the first three as the codec's
     down: tuple[int, int, int] = (1, 2, 1)
     middle: int = 2
-    up: tuple[int, int, int] = (2, 2, 2)
+    up: tuple[int, int, int] = (5, 5, 4)  # the codec's (2, 4, 4) first
+    rate_anchors: int = 8
     latent_channels: int = 128
     vector: int = 128
     heads: int = 4
@@ -133,27 +144,43 @@ class DiffusionNet(nn.Module):
         self.vector = nn.Sequential(nn.Linear(2 * _WAVES, c.vector), nn.SiLU(), nn.Linear(c.vector, c.vector))
         self.from_text = _zeroed(nn.Linear(c.text_width, c.vector))
         self.stem = nn.Conv2d(6 * PATCH**2, w4, 3, padding=1)
-        self.from_latent = nn.Conv2d(c.latent_channels, w16, 3, padding=1)
         self.down4, self.down8, self.down16 = (
             Stage(w, d, c.vector) for w, d in zip(c.widths[:3], c.down, strict=True)
         )
         self.to8, self.to16, self.to32 = (
             nn.Conv2d(4 * a, b, 1) for a, b in ((w4, w8), (w8, w16), (w16, w32))
         )
+        for conv in (self.stem, self.to8, self.to16, self.to32):
+            _even(conv, 1.0)
         self.middle = nn.ModuleList(Stage(w32, 1, c.vector) for _ in range(c.middle))
         self.attend = nn.ModuleList(SelfAttention(w32, c.heads) for _ in range(c.middle))
         self.read32 = CrossAttention(w32, c.text_width, c.heads)
         self.read16 = CrossAttention(w16, c.text_width, c.heads)
-        self.from32, self.from16, self.from8 = (
-            nn.Conv2d(a, 4 * b, 1) for a, b in ((w32, w16), (w16, w8), (w8, w4))
-        )
+        self.join32 = _zeroed(nn.Conv2d(w32, 4 * w16, 1))
+        self.join16, self.join8, self.join4 = (_zeroed(nn.Conv2d(w, w, 1)) for w in (w16, w8, w4))
+        self.from_latent = nn.Conv2d(c.latent_channels, w16, 3, padding=1)
+        self.from_rate = RateBias(w16, c.rate_anchors)
+        self.from16, self.from8 = (nn.Conv2d(a, 4 * b, 1) for a, b in ((w16, w8), (w8, w4)))
         self.up16, self.up8, self.up4 = (
             Stage(w, d, c.vector) for w, d in zip(c.widths[2::-1], c.up[::-1], strict=True)
         )
         self.head = _zeroed(nn.Conv2d(w4, 3 * PATCH**2, 3, padding=1))
-        down, up = (self.to8, self.to16, self.to32), (self.from32, self.from16, self.from8)
-        for conv in (self.stem, self.from_latent, *down, *up):
-            _even(conv, 1.0)
+
+    def start_from_synthesis(self, synthesis: Synthesis) -> None:
+        """Copy the codec's weights into the way up; widths must be the same, depths at least the codec's."""
+        self.spread.copy_(synthesis.spread.flatten())
+        copies: list[tuple[nn.Module, nn.Module]] = [
+            (self.from_latent, synthesis.stem),
+            (self.from_rate, synthesis.rate),
+            (self.from16, synthesis.up8),
+            (self.from8, synthesis.up4),
+        ]
+        pairs = ((self.up16, synthesis.coarse), (self.up8, synthesis.middle), (self.up4, synthesis.fine))
+        for mine, theirs in pairs:
+            for own, block in zip(mine.blocks, theirs, strict=False):
+                copies += [(own.first, block.first), (own.last, block.last)]
+        for to, source in copies:
+            to.load_state_dict(source.state_dict())
 
     def encode(self, words: Words) -> Encoded:
         """Captions, once per picture: the steps share the result."""
@@ -180,24 +207,25 @@ class DiffusionNet(nn.Module):
         both = torch.cat((x - 0.5, base - 0.5), 1) * _INPUT_SCALE
         h4 = self.down4(self.stem(F.pixel_unshuffle(both, PATCH)), vector)
         h8 = self.down8(self.to8(F.pixel_unshuffle(h4, 2)), vector)
-        h16 = self.to16(F.pixel_unshuffle(h8, 2)) + self.from_latent(latent / self.spread[:, None, None])
-        h16 = self.down16(h16, vector)
-        h = self.to32(F.pixel_unshuffle(h16, 2))
+        h16 = self.down16(self.to16(F.pixel_unshuffle(h8, 2)), vector)
+        h32 = self.to32(F.pixel_unshuffle(h16, 2))
         for attend, stage in zip(self.attend, self.middle, strict=True):
-            h = stage(attend(h), vector)
-        h = self.read32(h, text, guide)
-        h = self.read16(h16 + F.pixel_shuffle(self.from32(h), 2), text, guide)
-        h = self.up8(h8 + F.pixel_shuffle(self.from16(self.up16(h, vector)), 2), vector)
-        h = self.up4(h4 + F.pixel_shuffle(self.from8(h), 2), vector)
+            h32 = stage(attend(h32), vector)
+        h32 = self.read32(h32, text, guide)
+        up = self.from_rate(self.from_latent(latent / self.spread[:, None, None]), rate)
+        up = up + self.join16(h16) + F.pixel_shuffle(self.join32(h32), 2)
+        up = self.up16(self.read16(up, text, guide), vector)
+        up = self.up8(F.pixel_shuffle(self.from16(up), 2) + self.join8(h8), vector)
+        up = self.up4(F.pixel_shuffle(self.from8(up), 2) + self.join4(h4), vector)
         # at time 1 nothing is left to restore, at 0 x is the base and noise: the network corrects what lies between
         guess = base + time[:, None, None, None] * (x - base)
-        out: Tensor = guess + F.pixel_shuffle(self.head(h), PATCH).float() * _OUTPUT_SCALE
+        out: Tensor = guess + F.pixel_shuffle(self.head(up), PATCH).float()
         return out
 
 
 _WAVES = 16
-_INPUT_SCALE, _OUTPUT_SCALE = 4.0, 0.1
-"""Pictures deviate by about a quarter, corrections by less than a tenth; inside, everything is around 1."""
+_INPUT_SCALE = 4.0
+"""Pictures deviate by about a quarter; inside, everything is around 1."""
 _Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
 
 

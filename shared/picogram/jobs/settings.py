@@ -57,9 +57,10 @@ class WorkerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PICOGRAM_", env_ignore_empty=True, frozen=True)
 
     max_batch: int = Field(
-        default=8,
+        default=1,
         ge=1,
-        description="Jobs per call of encoder and decoder; only compatible ones share a call.",
+        description="Jobs per call of encoder and decoder; only compatible ones share a call. 1 as both take one "
+        "picture at a time, so that a batch would only delay its first answers.",
     )
     max_text_batch: int = Field(
         default=16,
