@@ -24,8 +24,6 @@ from picogram.jobs import BatchLimits, Broker, Job, MemoryBroker, Outcome, Resul
 from picogram.jobs.redis import RedisBroker
 from picogram.jobs.settings import QueueSettings
 
-PAYLOAD = bytes(1000)
-
 
 @dataclass
 class Reading:
@@ -53,16 +51,16 @@ def work(settings: QueueSettings) -> None:
     asyncio.run(run())
 
 
-async def one_by_one(broker: Broker, count: int, callers: int) -> None:
+async def one_by_one(broker: Broker, count: int, callers: int, payload: bytes = bytes(1000)) -> None:
     """``callers`` at a time: submit, wait, forget."""
     left: Iterator[int] = iter(range(count))
 
     async def caller() -> None:
         for _ in left:
-            job = Job("encode", PAYLOAD, ("encoder",), deadline=time.time() + 120)
+            job = Job("encode", payload, ("encoder",), deadline=time.time() + 120)
             await broker.submit(job)
             result = await broker.result(job.id)
-            assert len(result.payload) == len(PAYLOAD)
+            assert len(result.payload) == len(payload)
             await broker.forget(job.id)
 
     await asyncio.gather(*(caller() for _ in range(callers)))
@@ -95,7 +93,7 @@ async def through_store(
     assert isinstance(broker, RedisBroker)
     await one_by_one(broker, 500, callers)  # connections, scripts, and everybody warm
     readings: list[Reading] = []
-    started = time.perf_counter()
+    started, cpu, own = time.perf_counter(), await _store_cpu(broker), time.process_time()
     for tenth in range(1, 11):
         await one_by_one(broker, count // 10, callers)
         used = (await broker.store.client.info("memory"))["used_memory"]
@@ -110,16 +108,30 @@ async def through_store(
             )
         )
         print(asdict(readings[-1]), flush=True)
+    caller_cpu, store_cpu = time.process_time() - own, await _store_cpu(broker) - cpu
+    large = {}
+    for size in (20_000, 500_000):
+        cpu = await _store_cpu(broker)
+        await one_by_one(broker, 500, 16, bytes(size))
+        large[str(size)] = 1000 * (await _store_cpu(broker) - cpu) / 500
     keys = await broker.store.client.dbsize()
     left = await broker.depth("encoder")
     await broker.close()
     return {
         "jobs": count,
         "jobs_per_second": count / readings[-1].seconds,
+        "caller_cpu_ms_per_job": 1000 * caller_cpu / count,
+        "store_cpu_ms_per_job": 1000 * store_cpu / count,
+        "store_cpu_ms_per_job_by_payload_in_and_out": large,
         "depth_at_the_end": left,
         "keys_at_the_end": keys,
         "readings": [asdict(each) for each in readings],
     }
+
+
+async def _store_cpu(broker: RedisBroker) -> float:
+    told = await broker.store.client.info("cpu")
+    return float(told["used_cpu_sys"]) + float(told["used_cpu_user"])
 
 
 def main() -> None:

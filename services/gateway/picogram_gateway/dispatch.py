@@ -30,6 +30,7 @@ from picogram_gateway.settings import Settings
 logger = structlog.get_logger("picogram.gateway")
 _SIGN_OF_LIFE: Final = 20.0
 _PROBE_TIMEOUT: Final = 2.0
+_STORE_PAUSE: Final = 0.25
 _DRAIN_PAUSE: Final = 0.01
 _LAST_BATCH: Final = 10.0
 """Seconds for the inspector's running batch to end; another gateway gets what is not done by then."""
@@ -114,8 +115,17 @@ class Dispatcher:
         return state
 
     async def wait(self, job_id: str, seconds: float | None) -> Result:
-        """The job's result. Raises as ``Broker.result``."""
-        result = await self.broker.result(job_id, seconds)
+        """The job's result. Raises as ``Broker.result``, but a job store that restarts meanwhile ends no wait."""
+        started = time.monotonic()
+        while True:
+            left = None if seconds is None else max(0.0, seconds - (time.monotonic() - started))
+            try:
+                result = await self.broker.result(job_id, left)
+                break
+            except BrokerUnavailable:
+                if left == 0 or time.monotonic() - started > self._settings.job_timeout_seconds:
+                    raise
+                await asyncio.sleep(_STORE_PAUSE)
         self._seconds_per_job += 0.1 * (result.timings.get("run", 0.0) - self._seconds_per_job)
         return result
 
