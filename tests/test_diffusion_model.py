@@ -11,6 +11,7 @@ from torch import Tensor
 from picogram.diffusion.bridge import MAX_STEPS, NOISE, Condition, draw_noise, euler, mix, restore, times
 from picogram.diffusion.model import DiffusionConfig, DiffusionNet
 from picogram.diffusion.text import MAX_WORDS, Encoded, WordTable, no_words
+from picogram.latent.transforms import Synthesis, TransformConfig
 
 WORD_WIDTH = 12
 SMALL = DiffusionConfig(
@@ -70,6 +71,24 @@ def test_an_untrained_network_returns_the_base_picture() -> None:
     fresh, c = DiffusionNet(SMALL), condition()
     out = restore(fresh, c, [1, 2], 1, empty(fresh))
     assert torch.equal(out, c.base)
+
+
+def test_the_way_up_starts_as_the_codecs_synthesis() -> None:
+    config = TransformConfig(
+        latent_channels=4, decoder_widths=(16, 8, 8), decoder_blocks=(1, 1, 1), rate_anchors=8
+    )
+    torch.manual_seed(4)
+    synthesis = Synthesis(config)
+    with torch.no_grad():
+        for parameter in synthesis.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    fresh, c = DiffusionNet(SMALL), condition()
+    fresh.start_from_synthesis(synthesis)
+    fresh.head.load_state_dict(synthesis.head.state_dict())
+    out = fresh(c.base, c.base, c.latent, c.rate, torch.zeros(2), empty(fresh))
+    with torch.no_grad():
+        expected = c.base + synthesis(c.latent, c.rate) - synthesis.linear(c.latent) - 0.5
+    assert torch.allclose(out, expected, atol=1e-5)
 
 
 def test_steps_that_know_the_original_follow_the_path_to_it() -> None:

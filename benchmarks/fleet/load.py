@@ -22,7 +22,7 @@ from typing import Any
 
 import httpx2
 
-from benchmarks.fleet.common import crops, job_store, percentile, resident_mb, save
+from benchmarks.fleet.common import cpu_seconds, crops, job_store, percentile, resident_mb, save
 from picogram.bitstream import MEDIA_TYPE
 from picogram.fleet.processes import Fleet
 from picogram.fleet.store import ValkeyServer
@@ -122,7 +122,9 @@ async def run(
         def memory() -> dict[str, float]:
             return {name: round(resident_mb(pid), 1) for name, pid in pids.items()}
 
+        before = {name: cpu_seconds(pid) for name, pid in pids.items()}
         rows = await sustain(http, mix, share * most, minutes, memory)
+        used = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
     statuses: Counter[str] = Counter()
     for row in rows:
         statuses.update(row["statuses"])
@@ -132,6 +134,9 @@ async def run(
         "minutes": minutes,
         "requests": sum(statuses.values()),
         "statuses": dict(statuses),
+        "cpu_ms_per_request": {
+            name: 1000 * seconds / max(1, sum(statuses.values())) for name, seconds in used.items()
+        },
         "errors": sum(count for status, count in statuses.items() if status != "200"),
         "p99_ms_first_and_last_third": [
             _median_p99(rows[: len(rows) // 3]),

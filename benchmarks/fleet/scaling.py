@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Does the job store keep 1 to 64 workers busy? Workers that only sleep, so that a few cores can pretend to be 64.
 
-    python -m benchmarks.fleet.scaling [--seconds 0.25] -> benchmarks/results/fleet/scaling.json
+    python -m benchmarks.fleet.scaling [--seconds 0.5] -> benchmarks/results/fleet/scaling.json
 
 Efficiency is what N workers do divided by N times what one could do at most; also what a job costs the job store and
 the callers in processor time, which is what the paper calculation in docs/operations.md rests on.
@@ -94,7 +94,7 @@ async def _store_cpu(broker: RedisBroker) -> float:
 def main() -> None:
     """Measure and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=0.25, help="what a job takes")
+    parser.add_argument("--seconds", type=float, default=0.5, help="what a job takes")
     arguments = parser.parse_args()
     rows = []
     for workers in (1, 2, 4, 8, 16, 32, 64):

@@ -65,9 +65,13 @@ class Distances(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, x_hat: Tensor, base: Tensor) -> tuple[dict[str, Tensor], Seen, Seen]:
-        """Means of the terms, and what a discriminator may look at of the original and of the prediction."""
+        """Means of the terms, and what a discriminator may look at of the original and of the prediction.
+
+        All but Charbonnier see clamped values: a discriminator is linear far out, and would draw the picture there.
+        """
         weights = self.weights
         parts = {"charbonnier": ((x - x_hat).square() + 1e-6).sqrt().mean()}
+        x_hat = x_hat.clamp(0, 1)
         if self.alex is not None:
             parts["lpips"] = self.alex(x, x_hat).mean()
         real: list[Tensor] = []

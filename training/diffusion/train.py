@@ -139,6 +139,7 @@ class Trainer:
                 zero = torch.zeros_like(time_[own])
                 x = mix(batch.base[own], noise[own], batch.base[own], zero)
                 made = self.net(x, batch.base[own], batch.latent[own], batch.rate[own], zero, some)
+                made = made.clamp(0, 1)
             clean = clean.clone()
             clean[own] = made
         return mix(batch.base, noise, clean, time_), time_
@@ -192,20 +193,21 @@ class Trainer:
 
     def _phase(self, phase: Phase, distances: Distances, until: float) -> bool:
         """Whether the phase came to its end."""
-        saved, sums, every = time.time(), dict[str, float](), self.args.log_every
+        saved, sums, summed = time.time(), dict[str, float](), 0
         while self.phase_seconds < 60 * phase.minutes and self.phase_step < phase.steps:
             begun = time.time()
             for name, value in self.train_step(phase, distances).items():
                 sums[name] = sums.get(name, 0.0) + value
+            summed += 1
             spent = min(time.time() - begun, PAUSE)
             self.step, self.phase_step = self.step + 1, self.phase_step + 1
             self.samples += phase.batch
             self.phase_seconds, self.total_seconds = self.phase_seconds + spent, self.total_seconds + spent
-            if self.step % every == 0:
-                means = " ".join(f"{k} {v / every:.4f}" for k, v in sums.items())
+            if self.step % self.args.log_every == 0:
+                means = " ".join(f"{k} {v / summed:.4f}" for k, v in sums.items())
                 head = f"{self.total_seconds / 60:7.1f}m step {self.step} phase {self.phase_index}"
                 print(head, means, flush=True)
-                sums = {}
+                sums, summed = {}, 0
             ends = self.stop or time.time() > until
             if ends or time.time() - saved > self.args.save_every:
                 self.save()

@@ -99,6 +99,7 @@ def restore(
         if guidance != 1.0 and negative is not None:
             without = net(x, c.base, c.latent, c.rate, time, negative)
             clean = without + guidance * (clean - without)
+        clean = clean.clamp(0, 1)  # as in training
         x = euler(x, clean, now, until)
         between(step, clean)
     return x[:, :, :height, :width].clamp(0, 1)

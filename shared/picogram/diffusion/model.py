@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -169,7 +169,7 @@ class DiffusionNet(nn.Module):
     def start_from_synthesis(self, synthesis: Synthesis) -> None:
         """Copy the codec's weights into the way up; widths must be the same, depths at least the codec's."""
         self.spread.copy_(synthesis.spread.flatten())
-        copies: list[tuple[nn.Module, nn.Module]] = [
+        copies: list[tuple[Any, Any]] = [
             (self.from_latent, synthesis.stem),
             (self.from_rate, synthesis.rate),
             (self.from16, synthesis.up8),
