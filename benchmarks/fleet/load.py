@@ -38,7 +38,7 @@ async def prepare(http: httpx2.AsyncClient, images: list[bytes]) -> list[Request
         answer = await http.post(path, content=image, headers={"Content-Type": "image/png"})
         assert answer.status_code == 200, answer.text
         found += [(path, "image/png", image), ("/v1/decode", MEDIA_TYPE, answer.content)]
-    some = found[1::9]
+    some = found[1::2][::5]
     return found + [("/v1/inspect", media_type, body) for _, media_type, body in some]
 
 
