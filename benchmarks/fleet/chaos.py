@@ -8,25 +8,32 @@ Callers send jobs through the gateway with the Python client. Meanwhile every se
 started again, every 20 seconds the gateway restarts, and every 30 the job store (append-only file on). Of every job the
 answer must be the one right answer; one in ten is asked for twice under one key; five kill every worker that takes them,
 and only those may end as dead letters.
+
+    python -m benchmarks.fleet.chaos --real --jobs 200 --every 8 -> benchmarks/results/fleet/chaos_real.json
+
+does the same with real encoders and no poison, killing one every 8 seconds, for they take seconds to load.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import random
 import signal
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
+from PIL import Image
 
 from benchmarks.fleet.common import job_store, marked, percentile, save, stand_ins
 from benchmarks.fleet.stand_ins import POISON, answer_to
-from picogram import AsyncClient
+from picogram import AsyncClient, encode
 from picogram.errors import JobAbandoned, PicogramError
 from picogram.fleet.processes import Fleet, Process
 from picogram.fleet.store import ValkeyServer
@@ -42,6 +49,10 @@ SETTINGS = {
 }
 
 
+Right = Callable[[bytes], bytes]
+"""The one right answer to an image."""
+
+
 @dataclass
 class Tally:
     """What became of the jobs."""
@@ -55,12 +66,17 @@ class Tally:
 
 
 async def havoc(
-    server: ValkeyServer, gateway: Process, workers: list[Process], counts: Counter[str], seed: int
+    server: ValkeyServer,
+    gateway: Process,
+    workers: list[Process],
+    counts: Counter[str],
+    every: float,
+    seed: int = 1,
 ) -> None:
     """Until canceled. Whatever is dead is started again at once, as an orchestrator would."""
     dice, tick = random.Random(seed), 0
     while True:
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(every)
         tick += 1
         victim = dice.choice(workers)
         if victim.child and victim.running:
@@ -77,9 +93,8 @@ async def havoc(
             counts["job store restarts"] += 1
 
 
-async def ask(client: AsyncClient, number: int, poison: bool, tally: Tally) -> None:
+async def ask(client: AsyncClient, image: bytes, poison: bool, right: Right, tally: Tally) -> None:
     """One job by the client, which tries again by itself."""
-    image = marked(b"%d" % number + (POISON if poison else b""))
     started = time.perf_counter()
     try:
         data = (await client.encode(image)).data
@@ -89,18 +104,18 @@ async def ask(client: AsyncClient, number: int, poison: bool, tally: Tally) -> N
     except PicogramError as error:
         tally.lost[f"{type(error).__name__}: {error}"] += 1
     else:
-        tally.right += data == answer_to(image)
-        tally.wrong += data != answer_to(image)
+        tally.right += data == right(image)
+        tally.wrong += data != right(image)
         tally.seconds.append(time.perf_counter() - started)
 
 
-async def ask_twice(url: str, number: int, tally: Tally) -> None:
+async def ask_twice(url: str, image: bytes, right: Right, tally: Tally) -> None:
     """The same request by two callers under one key: same job, same answer."""
-    key, image = uuid.uuid4().hex, marked(b"twin %d" % number)
+    key = uuid.uuid4().hex
     async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
         answers = await asyncio.gather(*(_insist(http, key, image) for _ in range(2)))
-    tally.right += answers[0] == answer_to(image)
-    tally.wrong += answers[0] != answer_to(image)
+    tally.right += answers[0] == right(image)
+    tally.wrong += answers[0] != right(image)
     tally.twins_differ += answers[0] != answers[1]
 
 
@@ -118,24 +133,28 @@ async def _insist(http: httpx2.AsyncClient, key: str, image: bytes) -> bytes:
     return b""
 
 
-async def run(fleet: Fleet, server: ValkeyServer, workers: list[Process], jobs: int) -> dict[str, Any]:
+async def run(
+    fleet: Fleet, server: ValkeyServer, jobs: int, every: float, images: list[bytes], right: Right
+) -> dict[str, Any]:
     """All jobs, 32 at a time, and then what is left in the store."""
     tally, counts = Tally(), Counter[str]()
-    poison = set(range(0, jobs, max(1, jobs // 5)))
+    poison = set() if images else set(range(0, jobs, max(1, jobs // 5)))
     numbers = iter(range(jobs))
     client = AsyncClient(fleet.url, retries=100, timeout=300)
 
     async def caller() -> None:
         for number in numbers:
+            bad = number in poison
+            image = images[number % len(images)] if images else marked(b"%d" % number + POISON * bad)
             if number % 10 == 5:
-                await ask_twice(fleet.url, number, tally)
+                await ask_twice(fleet.url, image, right, tally)
             else:
-                await ask(client, number, number in poison, tally)
+                await ask(client, image, bad, right, tally)
             done = tally.right + tally.wrong + tally.abandoned + sum(tally.lost.values())
             if done % 200 == 0:
                 print(f"{done} of {jobs}, {dict(counts)}, lost {dict(tally.lost)}", flush=True)
 
-    wrecking = asyncio.create_task(havoc(server, fleet.gateway, workers, counts, seed=1))
+    wrecking = asyncio.create_task(havoc(server, fleet.gateway, fleet.workers, counts, every))
     started = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(32)))
     wrecking.cancel()
@@ -164,6 +183,22 @@ async def run(fleet: Fleet, server: ValkeyServer, workers: list[Process], jobs: 
     return found
 
 
+def real_answers() -> tuple[list[bytes], Right]:
+    """Twelve pictures, and the files that the library makes of them."""
+    images = [draw(seed) for seed in range(12)]
+    files = {image: encode(image) for image in images}
+    return images, files.__getitem__
+
+
+def draw(seed: int) -> bytes:
+    """A picture of smooth random colours."""
+    noise = Image.effect_noise((6, 4), 120) if seed % 2 else Image.radial_gradient("L")
+    picture = Image.merge("RGB", [noise.rotate(30 * seed + angle) for angle in (0, 90, 180)])
+    buffer = io.BytesIO()
+    picture.resize((192, 128), Image.Resampling.BICUBIC).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def _start_again(process: Process) -> None:
     if process.child:
         process.child.wait()
@@ -182,18 +217,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--every", type=float, default=1.0, help="seconds between kills")
+    parser.add_argument("--real", action="store_true", help="real encoders")
     arguments = parser.parse_args()
+    images, right = real_answers() if arguments.real else ([], answer_to)
     with job_store() as server:
-        fleet = Fleet(server.url, encoders=0, decoders=0, lmms=0, settings=SETTINGS)
-        workers = stand_ins(server.url, arguments.workers, SETTINGS)
-        fleet.workers = workers
+        encoders = arguments.workers if arguments.real else 0
+        fleet = Fleet(server.url, encoders=encoders, decoders=0, lmms=0, settings=SETTINGS)
+        if not arguments.real:
+            fleet.workers = stand_ins(server.url, arguments.workers, SETTINGS)
         fleet.start()
         try:
-            fleet.wait_ready(60)
-            found = asyncio.run(run(fleet, server, workers, arguments.jobs))
+            fleet.wait_ready(180)
+            found = asyncio.run(run(fleet, server, arguments.jobs, arguments.every, images, right))
         finally:
             fleet.kill()
-    save("chaos", found)
+    save("chaos_real" if arguments.real else "chaos", found)
 
 
 if __name__ == "__main__":
