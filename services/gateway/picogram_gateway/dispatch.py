@@ -123,11 +123,18 @@ class Dispatcher:
                 result = await self.broker.result(job_id, left)
                 break
             except BrokerUnavailable:
-                if left == 0 or time.monotonic() - started > self._settings.job_timeout_seconds:
+                patience = self._settings.job_timeout_seconds
+                if left == 0 or time.monotonic() - started > patience or await self._ended(job_id):
                     raise
                 await asyncio.sleep(_STORE_PAUSE)
         self._seconds_per_job += 0.1 * (result.timings.get("run", 0.0) - self._seconds_per_job)
         return result
+
+    async def _ended(self, job_id: str) -> bool:
+        """Whether the store is there and says so: then an error is the job's own."""
+        with suppress(BrokerUnavailable):
+            return (await self.broker.state(job_id)).final
+        return False
 
     def later(self, errand: Coroutine[Any, Any, Any]) -> None:
         """Do it beside; an answer need not wait for it, and nobody needs to know if it fails."""
