@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -20,7 +22,9 @@ from picogram.errors import JobAbandoned, JobFailed
 from picogram.jobs import Broker, Job
 from picogram.jobs.cancellation import end
 from picogram.jobs.connect import open_broker
+from picogram.jobs.health import Health, HealthServer
 from picogram.jobs.settings import QueueSettings
+from picogram.observe.metrics import WorkerMetrics
 
 pytestmark = needs_valkey
 Start = Callable[..., WorkerUnderTest]
@@ -255,3 +259,17 @@ async def test_a_task_that_misses_its_cancellation_is_ended_all_the_same() -> No
     async with asyncio.timeout(5):
         await end(*tasks)
     assert all(task.done() for task in tasks)
+
+
+def test_a_probe_that_does_not_wait_leaves_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    registry = WorkerMetrics().registry
+    server = HealthServer(Health(), registry, "127.0.0.1", 0)
+    try:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", server.port)) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                probe.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        time.sleep(0.3)
+    finally:
+        server.close()
+    assert "Traceback" not in capfd.readouterr().err

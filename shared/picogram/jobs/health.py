@@ -12,6 +12,7 @@ The server has threads of its own, so that it can tell of an event loop that han
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -57,16 +58,25 @@ class Health:
         return self.alive() or self.started() or ("" if self.reachable else "no connection to the job store")
 
 
+class _Server(ThreadingHTTPServer):
+    """Says nothing of probes that did not wait for their answer."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
+
+
 class HealthServer:
     """Serves ``health`` and ``registry`` from threads of its own until closed."""
 
     def __init__(self, health: Health, registry: CollectorRegistry, host: str, port: int) -> None:
         """``port`` 0: any free one, see ``self.port``. Raises UsageError where it cannot listen there."""
         try:
-            self._server = ThreadingHTTPServer((host, port), _handler(health, registry))
+            self._server = _Server((host, port), _handler(health, registry))
         except (OSError, OverflowError) as error:
             raise UsageError(f"cannot listen on {host}:{port} for probes: {error}") from error
-        self._server.daemon_threads = True
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_SECONDS,), name="health", daemon=True
         )
