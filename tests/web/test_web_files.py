@@ -137,6 +137,9 @@ def test_what_others_wrote_is_unchanged_and_licensed() -> None:
     library = FOLDER / "vendor" / "qrcode-generator"
     assert hashlib.sha256((library / "qrcode.mjs").read_bytes()).hexdigest() in notes
     assert "MIT License" in (library / "LICENSE.txt").read_text()
+    for path in (FOLDER / "vendor" / "swagger-ui").glob("swagger-ui*[!t]"):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in notes, path
+    assert "Apache License" in (FOLDER / "vendor" / "swagger-ui" / "LICENSE.txt").read_text()
     samples = FOLDER / "samples"
     photos = sorted(samples.glob("*.jpg"))
     assert len(photos) == 3

@@ -84,6 +84,14 @@ def test_the_first_look(visit: Visit, gateway: str) -> None:
     assert not page.get_by_role("textbox", name="Caption").is_visible()
 
 
+def test_the_interface_is_described_without_any_other_server(visit: Visit, gateway: str) -> None:
+    page = visit(gateway)
+    page.goto(f"{gateway}/docs")
+    page.get_by_role("heading", name="Picogram").wait_for()
+    page.get_by_text("/v1/encode", exact=True).click()
+    page.get_by_text("Largest size of the file").wait_for()
+
+
 def test_progress_and_an_early_picture_are_shown_while_it_is_coded(
     visit: Visit, gateway: str, codec: Codec
 ) -> None:

@@ -62,6 +62,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         description="Ultra-low-bitrate image coding. Decoded pictures are partly imagined.",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.settings, app.state.backend, app.state.metrics = settings, backend, metrics

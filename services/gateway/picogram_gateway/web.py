@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""The web page: ``/`` and the files it consists of under ``/web/``, read once, when the server starts.
+"""The web page: ``/``, the interface's description at ``/docs``, and the files they consist of under ``/web/``.
 
-Nothing but these files can be asked for, whatever the path. The page may load and reach only this server, and every
-file has an ETag, so that a browser asks again each time and is mostly told 304.
+They are read once, when the server starts. Nothing but these files can be asked for, whatever the path. A page may load
+and reach only this server, and every file has an ETag, so that a browser asks again each time and is mostly told 304.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 logger = structlog.get_logger("picogram.gateway")
 
 INDEX: Final = "index.html"
+INTERFACE: Final = "api.html"
 MEDIA_TYPES: Final[Mapping[str, str]] = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -43,6 +44,10 @@ CONTENT_SECURITY_POLICY: Final = "; ".join(
         "require-trusted-types-for 'script'",
     )
 )
+_FOR_SWAGGER_UI: Final = CONTENT_SECURITY_POLICY.replace(
+    "style-src 'self'", "style-src 'self' 'unsafe-inline'"
+).replace("; require-trusted-types-for 'script'", "")
+"""Swagger UI sets styles in the document and builds markup from text; its scripts still come from here alone."""
 _HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -73,6 +78,11 @@ def install(app: FastAPI) -> None:
     async def index(request: Request) -> Response:
         return _answer(request, assets[INDEX])
 
+    async def interface(request: Request) -> Response:
+        response = _answer(request, assets[INTERFACE])
+        response.headers["Content-Security-Policy"] = _FOR_SWAGGER_UI
+        return response
+
     async def file(request: Request, path: str) -> Response:
         if path not in assets:
             raise HTTPException(404, "the web page has no such file")
@@ -80,6 +90,7 @@ def install(app: FastAPI) -> None:
 
     methods = ["GET", "HEAD"]
     app.add_api_route("/", index, methods=methods, include_in_schema=False)
+    app.add_api_route("/docs", interface, methods=methods, include_in_schema=False)
     app.add_api_route("/web/{path:path}", file, methods=methods, include_in_schema=False)
 
 
