@@ -213,7 +213,7 @@ def test_a_listener_that_breaks_off_stops_the_job_on_the_server(client: Client, 
 
 def test_keys_and_rate_limits(workers: Workers) -> None:
     keys = f"me:{hashlib.sha256(KEY.encode()).hexdigest()}"
-    with listening(workers.backend, api_keys=keys, rate_limit="2/hour") as url:
+    with listening(workers.backend, api_keys=keys, rate_limit="2/day") as url:
         with Client(url) as stranger:
             assert stranger.ready()
             with pytest.raises(Unauthorized):

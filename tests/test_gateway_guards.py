@@ -216,7 +216,7 @@ def test_beyond_loopback_keys_are_needed_unless_told_otherwise(host: str, loopba
 
 @pytest.mark.parametrize("store", ["memory", "redis"])
 async def test_who_comes_too_often_has_to_wait(store: str, request: pytest.FixtureRequest) -> None:
-    settings: dict[str, Any] = {"api_keys": KEYS, "rate_limit": "2/minute"}
+    settings: dict[str, Any] = {"api_keys": KEYS, "rate_limit": "2/day"}
     if store == "redis":
         url = request.getfixturevalue("valkey").url
         settings |= {"redis_url": url, "queue_prefix": f"test-{uuid.uuid4().hex[:8]}"}
@@ -225,7 +225,7 @@ async def test_who_comes_too_often_has_to_wait(store: str, request: pytest.Fixtu
             assert (await client.get("/v1/models", headers=ANN)).status_code == 200
         refused = await client.get("/v1/models", headers=ANN)
         check_problem(refused, 429, "rate-limited")
-        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert 1 <= int(refused.headers["retry-after"]) <= 172_800
         same = await client.get("/v1/models", headers={"x-api-key": "ann-new"})
         check_problem(same, 429, "rate-limited")
         assert (await client.get("/v1/models", headers=BOB)).status_code == 200
@@ -234,7 +234,7 @@ async def test_who_comes_too_often_has_to_wait(store: str, request: pytest.Fixtu
 
 
 async def test_without_keys_addresses_are_counted() -> None:
-    app = make_app(rate_limit="1/minute")
+    app = make_app(rate_limit="1/day")
     codes = []
     async with running(app):
         for address in ("10.0.0.1", "10.0.0.1", "10.0.0.2"):

@@ -34,7 +34,7 @@ async def scrape(app: Any) -> dict[str, float]:
 
 
 async def test_requests_are_counted_by_route() -> None:
-    app = make_app(rate_limit="6/minute")
+    app = make_app(rate_limit="6/day")
     async with running(app) as client:
         await client.post("/v1/encode", content=image())
         await client.post("/v1/encode", content=b"hello")

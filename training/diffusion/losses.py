@@ -31,10 +31,12 @@ from picogram.metrics.perceptual import Dists, Lpips, dists_distance, load_dists
 class LossWeights:
     """Weights of the terms; ``vgg_share`` of the samples are seen by VGG, in windows of ``vgg_crop`` pixels.
 
+    ``blurred`` pins down brightness and colour: more contrast is the cheapest way to look real to a discriminator.
     Networks of terms without weight are not loaded; the discriminator has no heads on features without ``dists``.
     """
 
     charbonnier: float = 2.0
+    blurred: float = 0.0  # Charbonnier of means over squares of 8 pixels
     lpips: float = 1.0
     dists: float = 2.0
     adversarial: float = 0.0
@@ -70,7 +72,8 @@ class Distances(nn.Module):
         All but Charbonnier see clamped values: a discriminator is linear far out, and would draw the picture there.
         """
         weights = self.weights
-        parts = {"charbonnier": ((x - x_hat).square() + 1e-6).sqrt().mean()}
+        difference = x - x_hat
+        parts = {"charbonnier": charbonnier(difference), "blurred": charbonnier(F.avg_pool2d(difference, 8))}
         x_hat = x_hat.clamp(0, 1)
         if self.alex is not None:
             parts["lpips"] = self.alex(x, x_hat).mean()
@@ -91,6 +94,10 @@ class Distances(nn.Module):
         fake = vgg.features((b - vgg.mean.to(b)) / vgg.std.to(b))
         found = dists_distance([a, *real], [b, *fake], vgg.alpha, vgg.beta).mean()
         return found, real[1:4], fake[1:4]
+
+
+def charbonnier(difference: Tensor) -> Tensor:
+    return (difference.square() + 1e-6).sqrt().mean()
 
 
 def windows(pictures: list[Tensor], size: int) -> list[Tensor]:
