@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from picogram.diffusion.bridge import MAX_STEPS, NOISE, Condition, draw_noise, euler, mix, restore, times
-from picogram.diffusion.model import DiffusionConfig, DiffusionNet
+from picogram.diffusion.model import SQUARE, DiffusionConfig, DiffusionNet, high_pass
 from picogram.diffusion.text import MAX_WORDS, Encoded, WordTable, no_words
 from picogram.latent.transforms import Synthesis, TransformConfig
 
@@ -87,8 +87,18 @@ def test_the_way_up_starts_as_the_codecs_synthesis() -> None:
     fresh.head.load_state_dict(synthesis.head.state_dict())
     out = fresh(c.base, c.base, c.latent, c.rate, torch.zeros(2), empty(fresh))
     with torch.no_grad():
-        expected = c.base + synthesis(c.latent, c.rate) - synthesis.linear(c.latent) - 0.5
+        expected = c.base + high_pass(synthesis(c.latent, c.rate) - synthesis.linear(c.latent) - 0.5)
     assert torch.allclose(out, expected, atol=1e-5)
+
+
+def test_the_network_cannot_change_brightness() -> None:
+    flat = torch.full((1, 3, 64, 64), 0.7)
+    assert torch.allclose(high_pass(flat), torch.zeros_like(flat), atol=1e-5)
+    fine = torch.ones(64, 64)
+    fine[::2] = -1
+    assert torch.allclose(high_pass(fine.expand(1, 3, 64, 64)), fine.expand(1, 3, 64, 64), atol=1e-5)
+    some = high_pass(torch.rand(1, 3, 8 * SQUARE, 8 * SQUARE))
+    assert float(some.mean().abs()) < 0.01
 
 
 def test_steps_that_know_the_original_follow_the_path_to_it() -> None:

@@ -9,9 +9,9 @@ started again, every 20 seconds the gateway restarts, and every 30 the job store
 answer must be the one right answer; one in ten is asked for twice under one key; five kill every worker that takes them,
 and only those may end as dead letters.
 
-    python -m benchmarks.fleet.chaos --real --jobs 200 --every 8 -> benchmarks/results/fleet/chaos_real.json
+    python -m benchmarks.fleet.chaos --real --jobs 1500 --every 6 --workers 2 -> benchmarks/results/fleet/chaos_real.json
 
-does the same with real encoders and no poison, killing one every 8 seconds, for they take seconds to load.
+does the same with real encoders and no poison, killing one every 6 seconds, for they take seconds to load.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from picogram.latent.transforms import RateBias, Synthesis
 
 PATCH = 4
 """Side of the squares that become channels at the start."""
+SQUARE = 16
 ALIGN = 32
 """Picture sides must be multiples of this."""
 
@@ -219,8 +220,16 @@ class DiffusionNet(nn.Module):
         up = self.up4(F.pixel_shuffle(self.from8(up), 2) + self.join4(h4), vector)
         # at time 1 nothing is left to restore, at 0 x is the base and noise: the network corrects what lies between
         guess = base + time[:, None, None, None] * (x - base)
-        out: Tensor = guess + F.pixel_shuffle(self.head(up), PATCH).float()
-        return out
+        return guess + high_pass(F.pixel_shuffle(self.head(up), PATCH).float())
+
+
+def high_pass(x: Tensor) -> Tensor:
+    """``x`` less its means over squares of SQUARE pixels, smoothly joined: brightness and colour stay the base picture's.
+
+    Free to change them, the network learns that more contrast fools a discriminator, and nothing else.
+    """
+    means = F.avg_pool2d(x, SQUARE)
+    return x - F.interpolate(means, scale_factor=SQUARE, mode="bilinear", align_corners=False)
 
 
 _WAVES = 16
