@@ -10,7 +10,7 @@ local got, passed = {}, 0
 -- True unless the entry waits on for another batch; taken, dropped and damaged ones are dealt with.
 local function consider(index, entry, job, deliveries, owner)
   local stream = KEYS[index]
-  if not job then return true end
+  if not job then remove(stream, entry) return true end
   if job.nudge then remove(stream, entry) return true end
   local hash = prefix .. ':job:' .. job.id
   local status = redis.call('HGET', hash, 'status')
