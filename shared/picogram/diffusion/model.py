@@ -218,9 +218,8 @@ class DiffusionNet(nn.Module):
         up = self.up16(self.read16(up, text, guide), vector)
         up = self.up8(F.pixel_shuffle(self.from16(up), 2) + self.join8(h8), vector)
         up = self.up4(F.pixel_shuffle(self.from8(up), 2) + self.join4(h4), vector)
-        # at time 1 nothing is left to restore, at 0 x is the base and noise: the network corrects what lies between
-        guess = base + time[:, None, None, None] * (x - base)
-        return guess + high_pass(F.pixel_shuffle(self.head(up), PATCH).float())
+        # corrects the base at any time: a share of x would carry its noise into the picture until that is unlearnt
+        return base + high_pass(F.pixel_shuffle(self.head(up), PATCH).float())
 
 
 def high_pass(x: Tensor) -> Tensor:
