@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a process learns from where it runs: its settings, with errors that a person can read, and its version."""
+"""What a process learns from where it runs: its settings, with errors that a person can read."""
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -25,11 +24,3 @@ def read_settings(kind: type[S]) -> S:
             f"{kind.model_config.get('env_prefix', '')}{part}".upper() for part in first["loc"][:1]
         )
         raise UsageError(f"{name}: {first['msg']}" if name else str(first["msg"])) from error
-
-
-def installed_version() -> str:
-    """Of this package, without importing it and thus torch; ``unknown`` where it lies on the path without metadata."""
-    try:
-        return version("picogram-codec")
-    except PackageNotFoundError:
-        return "unknown"

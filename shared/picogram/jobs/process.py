@@ -31,7 +31,7 @@ from picogram.errors import BrokerUnavailable, ModelError, PicogramError, UsageE
 from picogram.jobs.broker import BatchLimits, Broker
 from picogram.jobs.cancellation import end
 from picogram.jobs.connect import open_broker
-from picogram.jobs.environment import installed_version, read_settings
+from picogram.jobs.environment import read_settings
 from picogram.jobs.health import Health, HealthServer
 from picogram.jobs.job import Handler
 from picogram.jobs.settings import LogSettings, QueueSettings, WorkerSettings
@@ -42,6 +42,7 @@ from picogram.observe.combined import CombinedObserver
 from picogram.observe.logs import LogObserver
 from picogram.observe.metrics import WorkerMetrics
 from picogram.observe.tracing import TracingObserver
+from picogram.version import VERSION
 
 logger = structlog.get_logger("picogram.worker")
 _BEAT: Final = 1.0
@@ -112,7 +113,7 @@ class WorkerProcess:
         )
         beating = asyncio.create_task(self._beat())
         try:
-            logger.info("loading", health_port=server.port, version=installed_version())
+            logger.info("loading", health_port=server.port, version=VERSION)
             handler = await self._load()
             return 0 if handler is None else await self._work(handler)
         finally:
@@ -188,9 +189,7 @@ class WorkerProcess:
 
     async def _announce(self, broker: Broker) -> None:
         facts: dict[str, Any] = {"host": socket.gethostname(), "process": os.getpid()}
-        info = WorkerInfo(
-            f"{facts['host']}-{facts['process']}", self.step, installed_version(), time.time(), facts
-        )
+        info = WorkerInfo(f"{facts['host']}-{facts['process']}", self.step, VERSION, time.time(), facts)
         reachable: bool | None = None
         while True:
             try:

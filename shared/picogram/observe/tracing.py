@@ -23,10 +23,10 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from picogram.errors import PicogramError, UsageError
-from picogram.jobs.environment import installed_version
 from picogram.jobs.job import Job, Outcome
 from picogram.jobs.observer import Ending, Observer
 from picogram.jobs.settings import LogSettings
+from picogram.version import VERSION
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _TRACES = "/v1/traces"
@@ -54,7 +54,7 @@ def install(service: str, settings: LogSettings) -> Callable[[], None]:
         resource=Resource.create(
             {
                 "service.name": service,
-                "service.version": installed_version(),
+                "service.version": VERSION,
                 "service.instance.id": f"{socket.gethostname()}-{os.getpid()}",
             }
         ),
@@ -94,7 +94,7 @@ class TracingObserver(Observer):
 
     def __init__(self, tracer: Tracer | None = None) -> None:
         """``tracer``: by default that of the provider that ``install`` sets, now or later."""
-        self._tracer = tracer or trace.get_tracer("picogram", installed_version())
+        self._tracer = tracer or trace.get_tracer("picogram", VERSION)
         self._batches: dict[str, _Batch] = {}
 
     @contextmanager
