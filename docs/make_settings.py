@@ -11,6 +11,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from picogram.jobs.settings import LogSettings, QueueSettings, WorkerSettings
+from picogram_decoder.hub.settings import HubSettings
+from picogram_decoder.settings import DecoderSettings
 from picogram_gateway.settings import Settings
 from picogram_lmm.settings import LmmSettings
 
@@ -31,6 +33,8 @@ SECTIONS: tuple[tuple[str, type[BaseSettings]], ...] = (
     ("Workers, and the gateway for those within it", WorkerSettings),
     ("Logs and traces: all", LogSettings),
     ("Gateway", Settings),
+    ("Decoder worker, and the gateway for the one within it", DecoderSettings),
+    ("The same, with a model from the hub", HubSettings),
     ("Language-model worker", LmmSettings),
 )
 

@@ -27,7 +27,7 @@ def fake_encode(image: Any, **options: Any) -> Encoded:
     return Encoded(b"PICO %d %d %s" % (picture.width, picture.height, str(options).encode()))
 
 
-def fake_decode(data: bytes) -> Decoded:
+def fake_decode(data: bytes, **options: Any) -> Decoded:
     if not data.startswith(b"PICO"):
         raise NotAPicogram("the file does not start like a picogram")
     if len(data.split()) < 3:

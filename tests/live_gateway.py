@@ -73,10 +73,11 @@ class Workers:
 def _decode(job: Job) -> Outcome:
     header = parse(job.payload).header
     picture = Image.new("RGB", (header.width, header.height), "red")
+    job.control.preview("image/webp", write_image(picture.resize((2, 2)), "image/webp"))
     media_type = job.options["media_type"]
-    return Result(
-        write_image(picture, media_type), media_type, {"width": picture.width, "height": picture.height}
-    )
+    facts = {"width": picture.width, "height": picture.height}
+    facts |= {name: job.options[name] for name in ("steps", "seed") if job.options[name] is not None}
+    return Result(write_image(picture, media_type), media_type, facts)
 
 
 def _words(job: Job) -> Outcome:

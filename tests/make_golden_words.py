@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the golden text sections and files with words of a text model, once: ``python tests/make_golden_words.py``.
 
-They never change afterwards. ``words.json`` keeps sections with their texts, and for each file its hash and what it says.
+They never change afterwards: files that are there already are kept. ``words.json`` keeps sections with their texts, and
+for each file its hash, that of its decoded latent, and what it says.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+from make_golden import latent_hash
 from pictures import resized
 from skimage import data
 
@@ -67,11 +70,37 @@ def files() -> dict[str, bytes]:
     header = type(parsed.header)(
         Profile.SEDIC, *(getattr(parsed.header, n) for n in ("width", "height", "model", "halvings"))
     )
+    named = picogram.encode(
+        chelsea,
+        bytes=500,
+        profile="misc",
+        caption="A cat looks at the camera.",
+        objects=[Region("cat", "orange, with green eyes", mask), Region("wall", "", ~mask)],
+    )
+    masked = picogram.encode(
+        rocket,
+        bytes=700,
+        profile="sedic",
+        caption="A rocket stands on its launch pad.",
+        objects=[
+            Region("rocket", "white, upright", ellipse(16, 0.5, 0.55, 0.12, 0.42)),
+            Region("sky", "dark blue", ~ellipse(32, 0.5, 0.9, 0.8, 0.3)),
+        ],
+    )
     return {
+        "t1-chelsea-misc.pico": named,
+        "t1-rocket-sedic.pico": masked,
         "t1-chelsea-caption.pico": plain,
         "t1-rocket-caption.pico": sent.data,
         "t1-chelsea-objects.pico": serialise(Picogram(header, parsed.latent, coded.optional)),
     }
+
+
+def ellipse(side: int, x: float, y: float, width: float, height: float) -> npt.NDArray[np.bool_]:
+    """A mask ``[side,side]``; places and sizes are parts of the picture."""
+    rows, columns = (np.mgrid[:side, :side] + 0.5) / side
+    inside: npt.NDArray[np.bool_] = ((columns - x) / width) ** 2 + ((rows - y) / height) ** 2 < 1
+    return inside
 
 
 def said(file: bytes) -> dict[str, object]:
@@ -79,9 +108,12 @@ def said(file: bytes) -> dict[str, object]:
     [read] = default_words().read([parse(file)])
     assert read.description is not None
     assert not read.warnings
-    objects = [[r.name, r.detail, np.packbits(r.mask).tobytes().hex()] for r in read.description.objects]
+    objects = [
+        [r.name, r.detail, len(r.mask), np.packbits(r.mask).tobytes().hex()] for r in read.description.objects
+    ]
     return {
         "sha256": hashlib.sha256(file).hexdigest(),
+        "latent_sha256": latent_hash(file),
         "caption": read.description.caption,
         "objects": objects,
     }
@@ -91,7 +123,10 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     written = files()
     for name, file in written.items():
-        (FOLDER / name).write_bytes(file)
+        if (FOLDER / name).exists():
+            written[name] = (FOLDER / name).read_bytes()
+        else:
+            (FOLDER / name).write_bytes(file)
     manifest = {"sections": sections(), "files": {name: said(file) for name, file in written.items()}}
     (FOLDER / "words.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 

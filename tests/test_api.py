@@ -136,10 +136,9 @@ def test_senseless_arguments_are_usage_errors(photo: Image.Image, arguments: dic
         picogram.encode(photo, **arguments)
 
 
-@pytest.mark.parametrize("profile", ["misc", "taco", "sedic", "nonsense"])
-def test_profiles_that_cannot_be_written_are_refused(photo: Image.Image, profile: str) -> None:
-    with pytest.raises(UnsupportedProfile):
-        picogram.encode(photo, profile=profile)
+def test_unknown_profiles_are_refused(photo: Image.Image) -> None:
+    with pytest.raises(UnsupportedProfile, match="nonsense"):
+        picogram.encode(photo, profile="nonsense")
 
 
 def test_bad_images_are_image_errors() -> None:

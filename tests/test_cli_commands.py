@@ -68,7 +68,7 @@ def test_line_breaks_in_messages_and_names_stay_on_one_line(capsys: pytest.Captu
 
 
 def test_bugs_are_one_line_too_unless_debugging(monkeypatch: Any, capsys: Any) -> None:
-    def broken(data: bytes) -> None:
+    def broken(data: bytes, **options: Any) -> None:
         raise ZeroDivisionError("division by zero")
 
     pico("a.pico")

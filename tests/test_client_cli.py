@@ -78,7 +78,7 @@ def test_inspect_and_caption_on_a_server(url: str, capsys: pytest.CaptureFixture
     assert main(["caption", "a.png", "--server", url]) == 0
     assert capsys.readouterr().out == "a.png\n  caption: A red dog.\n  object: dog: red\n"
     assert main(["caption", "a.png", "--json", "--server", url]) == 0
-    assert json.loads(capsys.readouterr().out)["objects"][0]["mask"][4] == [1] * 8
+    assert json.loads(capsys.readouterr().out)["objects"][0]["mask"][4] == "#" * 8
 
 
 def test_pipes(url: str, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> None:

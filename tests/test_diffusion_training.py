@@ -21,11 +21,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from picogram.bench.kid import kid, patches
 from picogram.diffusion.bridge import restore
 from picogram.diffusion.text import no_words
 from picogram.latent.codec import load_codec
 from training.diffusion.data import Pairs
-from training.diffusion.kid import kid, patches
 from training.diffusion.losses import Adversary, Distances, LossWeights, Seen, windows
 from training.diffusion.pairs import Photo, Writer, captioned_photos, write_crops, write_photos
 from training.diffusion.train import Trainer

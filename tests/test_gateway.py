@@ -64,7 +64,8 @@ def test_encode_raw(client: TestClient) -> None:
     assert "queue;dur=" in response.headers["server-timing"]
     assert "run;dur=" in response.headers["server-timing"]
     assert response.headers["x-request-id"].startswith("urn:uuid:")
-    options = {"bytes": 800, "bpp": None, "quality": None, "profile": "base", "caption": None}
+    words = {"profile": "base", "caption": None, "objects": None}
+    options = {"bytes": 800, "bpp": None, "quality": None, **words}
     assert latent(response) == {"options": options, "text": "photo", "facts": {}}
     assert "x-picogram-caption" not in response.headers
     assert costs(response) == len(response.content)
@@ -248,7 +249,8 @@ def test_decode(client: TestClient) -> None:
     response = client.post("/v1/decode", content=pico(), headers=headers)
     assert response.headers["content-type"] == "image/webp"
     assert response.headers["vary"] == "Accept"
-    assert response.json()["options"] == {"media_type": "image/webp"}
+    drawing = {"steps": None, "guidance": None, "seed": 0}
+    assert response.json()["options"] == {"media_type": "image/webp", **drawing}
     response = client.post("/v1/decode", content=pico(), headers={"content-type": "image/png"})
     check_problem(response, 415, "unsupported-media-type")
 
@@ -273,7 +275,7 @@ def test_openapi_documents_every_problem(client: TestClient) -> None:
         )
     parameters = schema["paths"]["/v1/encode"]["post"]["parameters"]
     names = {each["name"] for each in parameters if each["in"] == "query"}
-    assert names == {"bytes", "bpp", "quality", "profile", "caption"}
+    assert names == {"bytes", "bpp", "quality", "profile", "caption", "objects"}
     headers = {each["name"] for each in parameters if each["in"] == "header"}
     assert headers == {"prefer", "idempotency-key", "x-picogram-priority"}
     form = schema["paths"]["/v1/encode"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]

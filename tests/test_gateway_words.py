@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -58,6 +59,71 @@ def test_a_caption_comes_from_the_query_or_from_a_form(client: TestClient, capti
     assert (said["options"]["caption"], said["options"]["bytes"], said["text"]) == (caption, 500, "photo")
 
 
+def objects(count: int = 1, side: int = 8, **fields: object) -> str:
+    return json.dumps([{"name": "dog", "mask": ["#." * (side // 2)] * side, **fields}] * count)
+
+
+def test_objects_come_from_the_query_or_from_a_form(client: TestClient) -> None:
+    sent = [{"name": "dog", "detail": "", "mask": ["#.#.#.#."] * 8}]
+    params = {"profile": "misc", "objects": objects()}
+    assert latent(client.post("/v1/encode", params=params, content=image()))["options"]["objects"] == sent
+    with TestClient(make_app()) as roomy:
+        form = {"profile": "sedic", "objects": objects(8, 64, detail="wet " * 249 + "wet")}
+        response = roomy.post("/v1/encode", data=form, files={"image": ("name", image())})
+    assert [len(each["mask"]) for each in latent(response)["options"]["objects"]] == [64] * 8
+    none = client.post("/v1/encode?profile=misc&objects=[]", content=image())
+    assert latent(none)["options"]["objects"] == []
+
+
+@pytest.mark.parametrize(
+    ("profile", "sent"),
+    [
+        ("misc", "[1"),
+        ("misc", "{}"),
+        ("misc", "[7]"),
+        ("misc", "[{}]"),
+        ("misc", "[" * 100_000),
+        ("misc", "[" + "9" * 10_000 + "]"),
+        ("misc", objects(4)),
+        ("misc", objects(1, 16)),
+        ("sedic", objects(1, 8)),
+        ("sedic", objects(9, 16)),
+        ("sedic", objects(1, 12)),
+        ("misc", objects(mask=["#" * 8] * 7)),
+        ("misc", objects(mask=["#" * 8] * 7 + ["#" * 9])),
+        ("misc", objects(mask=["########"] * 7 + ["#######x"])),
+        ("misc", objects(mask="#" * 64)),
+        ("misc", objects(mask=[1] * 8)),
+        ("misc", objects(mask=None)),
+        ("misc", objects(name="")),
+        ("misc", objects(name=None)),
+        ("misc", objects(name="dog; cat")),
+        ("misc", objects(name="a" * 101)),
+        ("misc", objects(name="\x1b[2J")),
+        ("misc", objects(name="\ud800")),
+        ("misc", objects(detail=["wet"])),
+        ("misc", objects(detail="a\nb")),
+        ("misc", objects(colour="red")),
+        ("stc", objects()),
+        ("base", objects()),
+        ("taco", objects()),
+    ],
+)
+def test_invalid_objects(profile: str, sent: str) -> None:
+    with TestClient(make_app(), raise_server_exceptions=False) as client:
+        form = {"profile": profile, "objects": sent}
+        response = client.post("/v1/encode", data=form, files={"image": ("name", image())})
+    problem = check_problem(response, 422, "usage")
+    assert len(problem["detail"]) < 300
+
+
+def test_taco_takes_a_caption_and_needs_no_language_model(client: TestClient) -> None:
+    response = client.post("/v1/encode?profile=taco&caption=a+dog", content=image())
+    said = latent(response)
+    assert (said["options"]["caption"], said["facts"]) == ("a dog", {})
+    assert response.headers["x-picogram-caption-bytes"] == "0"
+
+
 @pytest.mark.parametrize(
     ("query", "form"),
     [
@@ -109,6 +175,10 @@ def test_describe(client: TestClient) -> None:
     assert response.headers["content-type"] == "application/json"
     assert response.json() == {"caption": CAPTION, "objects": []}
     check_problem(client.post("/v1/describe", content=image(b"model-missing")), 503, "model-missing")
+    assert client.post("/v1/describe?mask_side=16", content=image()).status_code == 200
+    for side in ("12", "eight", ""):
+        response = client.post(f"/v1/describe?mask_side={side}", content=image())
+        check_problem(response, 422, "usage")
     check_problem(
         client.post("/v1/describe", content=image(), headers={"content-type": PICOGRAM}),
         415,

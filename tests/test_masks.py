@@ -18,7 +18,7 @@ from picogram.semantics import masks
 from picogram.semantics.description import MASK_SIDES
 from picogram.semantics.masks import CONTEXTS, LEVELS, Mask, contexts, read_mask, write_mask
 from picogram.text.rangecoder import RangeDecoder, RangeEncoder
-from training.words.train_masks import start_counts
+from training.words.train_masks import drawn_mask, start_counts
 
 sides = st.sampled_from(MASK_SIDES)
 
@@ -77,6 +77,15 @@ def test_smooth_masks_are_cheap() -> None:
     assert 8 * len(coded(*three)) <= 112  # plain: 192
     assert 8 * len(coded(ellipse(64, 0.4, 0.5, 0.3, 0.35))) <= 256
     assert all(len(coded(np.zeros((side, side), dtype=bool))) <= 2 for side in MASK_SIDES)
+
+
+def test_many_drawn_masks_keep_their_promises() -> None:
+    rng = np.random.default_rng(77)
+    fine = [drawn_mask(rng, 16) for _ in range(150)]
+    assert np.mean([8 * len(coded(mask)) for mask in fine]) <= 70  # promised: 110
+    threes = [8 * len(coded(*(drawn_mask(rng, 8) for _ in range(3)))) for _ in range(100)]
+    assert np.mean(threes) <= 112
+    assert max(threes) < 192  # as plain bits
 
 
 @pytest.mark.parametrize("side", MASK_SIDES)

@@ -213,6 +213,28 @@ def test_objects_are_found_with_their_masks_surest_first() -> None:
     assert locate(*spatial_of({340: left, 954: right}), limit=1)[0][0] == "zebra"
 
 
+def pooled(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """A mask of side 8: the cells of which a finer one covers half."""
+    part = len(mask) // 8
+    covered: npt.NDArray[np.bool_] = mask.reshape(8, part, 8, part).mean((1, 3)) >= 0.5
+    return covered
+
+
+def overlap(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
+    return float((one & other).sum() / (one | other).sum())
+
+
+@pytest.mark.parametrize("side", MASK_SIDES[1:])
+def test_finer_masks_lie_where_coarse_ones_do(side: int) -> None:
+    left, right = (slice(0, 8), slice(0, 4)), (slice(2, 6), slice(5, 8))
+    coarse = locate(*spatial_of({340: left, 954: right}))
+    fine = locate(*spatial_of({340: left, 954: right}), side=side)
+    assert [name for name, _ in fine] == [name for name, _ in coarse]
+    for (_, mask), (_, expected) in zip(fine, coarse, strict=True):
+        assert mask.shape == (side, side)
+        assert overlap(pooled(mask), expected) > 0.9
+
+
 def test_classes_of_one_name_count_together() -> None:
     spatial, weight, bias = spatial_of({340: (slice(0, 8), slice(0, 8))})
     weight[340] /= 40
@@ -263,6 +285,11 @@ def test_trained_network_names_known_photographs(trained: FeatureNet, picture: s
     [region] = find_regions(trained, Image.fromarray(getattr(data, picture)()))
     assert region.name == name
     assert 0.05 < region.mask.mean() < 0.9
+    [fine] = find_regions(trained, Image.fromarray(getattr(data, picture)()), side=16)
+    assert (fine.name, fine.mask.shape) == (name, (16, 16))
+    assert overlap(pooled(fine.mask), region.mask) > 0.7
+    edges = np.abs(np.diff(fine.mask, axis=0)).sum() + np.abs(np.diff(fine.mask, axis=1)).sum()
+    assert edges < 80  # one smooth shape
 
 
 # Description

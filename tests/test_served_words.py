@@ -50,16 +50,20 @@ CAPTIONS = [
 class Captioner:
     """Says the same of every picture, with one object in its lower half."""
 
-    def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
-        mask = np.zeros((8, 8), np.bool_)
-        mask[4:] = True
+    def describe(
+        self, pictures: Sequence[Image.Image], objects: bool = True, side: int = 8
+    ) -> list[Description]:
+        mask = np.zeros((side, side), np.bool_)
+        mask[side // 2 :] = True
         return [Description(SEEN, (Region("suit", "orange", mask),))] * len(pictures)
 
 
 class Absent:
     """A captioner that has not been pulled."""
 
-    def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
+    def describe(
+        self, pictures: Sequence[Image.Image], objects: bool = True, side: int = 8
+    ) -> list[Description]:
         raise ModelMissing("features-1.safetensors is missing: run `picogram models pull features`")
 
 
@@ -218,7 +222,7 @@ def test_bad_images_fail_before_anything_is_said_of_them(server: TestClient, pho
 
 def test_models_for_words_are_listed(server: TestClient) -> None:
     listed = server.get("/v1/models").json()
-    assert listed["profiles"] == ["base", "stc"]
+    assert listed["profiles"] == ["base", "stc", "misc", "taco", "sedic"]
     assert {each["kind"]: each["state"] for each in listed["text_models"]} == {
         "text": "not pulled",
         "features": "not pulled",
@@ -238,9 +242,10 @@ def test_one_bad_picture_in_a_batch_fails_alone(photo: Image.Image, words: Words
     outcomes = run(words, [task("code", good), task("code", b"hello"), task("code", good, caption="Mine.")])
     assert isinstance(outcomes[1], UnreadableImage)
     said = [json.loads(json.dumps(o.metadata)) for o in outcomes if isinstance(o, Result)]
-    assert [each["description"]["caption"] for each in said] == [SEEN, "Mine."]
-    assert [each["given"] for each in said] == [False, True]
-    coded = [sections_of(each["sections"])["caption"] for each in said]
+    fullest = [each["choices"][0] for each in said]
+    assert [each["description"]["caption"] for each in fullest] == [SEEN, "Mine."]
+    assert [each["choices"][-1]["description"] is None for each in said] == [True, False]
+    coded = [sections_of(each["sections"])["caption"] for each in fullest]
     assert TextCoder().decode(coded) == [SEEN, "Mine."]
 
 
@@ -249,7 +254,9 @@ def test_pictures_are_described_a_few_at_a_time(photo: Image.Image, monkeypatch:
     sizes: list[int] = []
 
     class Counting(Captioner):
-        def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
+        def describe(
+            self, pictures: Sequence[Image.Image], objects: bool = True, side: int = 8
+        ) -> list[Description]:
             sizes.append(len(pictures))
             return super().describe(pictures)
 

@@ -141,7 +141,7 @@ def test_caption_describes_pictures(
     feed(monkeypatch, Path("a.png").read_bytes())
     assert main(["caption", "-", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["objects"] == [{"name": "wall", "detail": "blue", "mask": [[1] * 8] * 8}]
+    assert found["objects"] == [{"name": "wall", "detail": "blue", "mask": ["#" * 8] * 8}]
     assert (found["file"], found["caption"]) == ("-", "A blue wall.")
 
 

@@ -26,18 +26,22 @@ export async function encode(photo, { bytes, profile, caption }, options) {
   };
 }
 
-/** The picture as PNG, which loses nothing. */
-export async function decode(data, options = {}) {
+/** The picture as PNG, which loses nothing. `wish`: {steps, seed}, either may be left out; `steps` says how many it took. */
+export async function decode(data, wish, options = {}) {
   const headers = { "Content-Type": PICOGRAM, Accept: "image/png" };
-  const response = await run("/v1/decode", new Blob([data]), { ...options, headers });
-  return { picture: await response.blob(), ...said(response.headers) };
+  const given = Object.entries(wish).filter(([, value]) => value !== undefined);
+  const query = given.length ? `?${new URLSearchParams(given)}` : "";
+  const response = await run(`/v1/decode${query}`, new Blob([data]), { ...options, headers });
+  const steps = response.headers.get("x-picogram-steps");
+  return { picture: await response.blob(), steps: steps && Number(steps), ...said(response.headers) };
 }
 
 /** What a file says about itself. */
 export async function inspect(data, options = {}) {
   const response = await run("/v1/inspect", new Blob([data]), { ...options, headers: { "Content-Type": PICOGRAM } });
   const facts = await response.json();
-  return { parts: partsFromFacts(facts), caption: facts.description?.caption ?? "" };
+  const { caption = "", objects = [] } = facts.description ?? {};
+  return { parts: partsFromFacts(facts), width: facts.width, height: facts.height, caption, objects };
 }
 
 /** The same photo by a classical codec, in no more bytes. */

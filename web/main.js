@@ -11,6 +11,8 @@ import { Budget } from "./budget.js";
 import * as codec from "./codec.js";
 import { setUpDialogs } from "./dialogs.js";
 import { byId, element, number, size } from "./dom.js";
+import { Imagining } from "./imagining.js";
+import { Objects } from "./objects.js";
 import { hideResult, showResult } from "./result.js";
 import { Compare } from "./slider.js";
 import { emptyFile, isPicogram, listenForFiles, measure } from "./source.js";
@@ -20,15 +22,22 @@ import { Versus } from "./versus.js";
 const PROFILES = {
   base: ["Picture only", "all bytes for the sketch"],
   stc: ["Picture and caption", "a few bytes of words beside the sketch"],
+  misc: ["Picture, caption and items", "also up to three things by name, and roughly where they are"],
+  sedic: ["Picture, caption and shapes", "also things by name and shape, each imagined by itself"],
+  taco: ["Picture only, coded by words", "this version codes it as Picture only"],
 };
+const WORDLESS = ["base", "taco"];
 const PREVIEW = /^image\/(png|jpeg|webp|avif)$/;
 
 const budget = new Budget();
+const imagining = new Imagining();
+const objects = new Objects();
 const compare = new Compare(byId("compare"));
 const versus = new Versus(compare);
 const status = new Status();
 let photo = null; // {file, url, size}
-let drawn = null; // URL of the latest picture
+let latest = null; // {file, name, data, seed, coding, result}: what was drawn last, from the photo `file` or a .pico (null)
+let drawn = null; // URL of its picture
 let abort = null; // of what is going on
 let previewed = false; // whether an early picture hides what was shown before
 
@@ -63,6 +72,7 @@ function busy(yes) {
   byId("cancel").hidden = !yes;
   byId("encode").disabled = !photo;
   byId("compare").classList.toggle("busy", yes);
+  byId("compare").classList.remove("early");
   if (hadFocus) byId(yes ? "cancel" : "encode").focus({ preventScroll: true });
 }
 
@@ -70,17 +80,19 @@ function tell(name, data) {
   if (name === "preview" && PREVIEW.test(data.media_type)) {
     previewed = true;
     versus.hide();
-    compare.single(`data:${data.media_type};base64,${data.data}`, "An early picture");
+    byId("compare").classList.add("early");
+    const url = `data:${data.media_type};base64,${data.data}`;
+    if (data.step === "decoder") compare.single(url, "The sketch in the file", "Sketch · nothing imagined yet");
+    else compare.single(url, "An early picture");
   }
   status.tell(name, data);
 }
 
 /** An early picture of something that came to nothing does not stay. */
 function forgetPreview() {
-  if (previewed && photo?.size) {
-    hideResult();
-    compare.single(photo.url, "Your photo");
-  }
+  if (previewed && latest) present();
+  else if (previewed && photo?.size) compare.single(photo.url, "Your photo");
+  if (!photo && !latest) showDrop();
   previewed = false;
 }
 
@@ -110,9 +122,10 @@ async function takePhoto(file) {
 /** Nothing of the photo before is left. */
 function clear() {
   for (const url of [photo?.url, drawn]) if (url) URL.revokeObjectURL(url);
-  photo = drawn = null;
+  photo = drawn = latest = null;
   previewed = false;
   versus.hide();
+  objects.hide();
   hideResult();
   showProblem(null);
   status.end();
@@ -131,22 +144,23 @@ function showView(file, pixels) {
 
 async function encodePhoto() {
   const { bytes } = budget;
-  if (!photo || bytes === null) {
-    byId("bytes").focus();
+  const { steps } = imagining;
+  if (!photo || bytes === null || steps === null) {
+    byId(bytes === null ? "bytes" : "steps").focus();
     return;
   }
   const profile = new FormData(byId("controls")).get("profile") ?? "base";
-  const caption = profile === "base" ? "" : byId("caption").value.trim();
-  const { file, url, size: pixels } = photo;
+  const caption = WORDLESS.includes(profile) ? "" : byId("caption").value.trim();
+  const { file } = photo;
   await undertake("Sending the photo", async (signal) => {
     status.stage(0, 0.7, "Sending the photo");
     const coded = await codec.encode(file, { bytes, profile, caption }, { signal, tell });
-    const picture = await draw(coded.data, signal);
+    const [picture, named] = await Promise.all([draw(coded.data, { steps }, signal), objectsIn(coded, signal)]);
     signal.throwIfAborted();
-    const seconds = times(coded.seconds, picture.seconds);
     const warning = coded.warning || picture.warning;
-    showDrawn(file, { ...coded, ...picture, caption: coded.caption, warning, seconds });
-    versus.show({ file, url: pixels && url, bytes: coded.data.length });
+    const result = { ...coded, ...picture, caption: coded.caption, warning, objects: named };
+    latest = { file, name: stem(file.name), data: coded.data, seed: 0, coding: coded.seconds, result };
+    present();
     byId("encode").textContent = "Encode again";
     status.note(`Done: ${number(coded.data.length)} bytes.`);
     reveal();
@@ -154,34 +168,72 @@ async function encodePhoto() {
 }
 
 async function openPicogram(file) {
+  const { steps } = imagining;
+  if (steps === null) {
+    byId("steps").focus();
+    return;
+  }
   abort?.abort();
   clear();
   showDrop();
   await undertake("Reading the file", async (signal) => {
     const data = new Uint8Array(await file.arrayBuffer());
-    const [picture, facts] = await Promise.all([draw(data, signal), codec.inspect(data, { signal })]);
+    const read = codec.inspect(data, { signal }).then((found) => {
+      signal.throwIfAborted();
+      showView(file, found); // what comes early is shown in it
+      return found;
+    });
+    const [picture, facts] = await Promise.all([draw(data, { steps }, signal), read]);
     signal.throwIfAborted();
-    showView(file, picture);
-    showDrawn(null, { data, ...picture, ...facts, name: stem(file.name), seconds: times(null, picture.seconds) });
-    compare.single(drawn, facts.caption || "The picture in the file");
+    latest = { file: null, name: stem(file.name), data, seed: 0, coding: null, result: { ...picture, ...facts } };
+    present();
     status.note(`Done: ${number(data.length)} bytes.`);
     reveal();
   });
 }
 
-async function draw(data, signal) {
-  status.stage(0.7, 1, "Drawing the picture");
-  return codec.decode(data, { signal, tell });
+/** The same file with another seed, to see what is imagined and what is not. */
+async function imagineAgain() {
+  const { steps } = imagining;
+  if (steps === null) {
+    byId("steps").focus();
+    return;
+  }
+  const { data, seed, result } = latest;
+  await undertake("Drawing the picture", async (signal) => {
+    const picture = await draw(data, { steps, seed: seed + 1 }, signal, 0);
+    signal.throwIfAborted();
+    const { caption, warning } = result;
+    latest = { ...latest, seed: seed + 1, result: { ...result, ...picture, caption, warning } };
+    present();
+    status.note(picture.steps === 0 ? "Done: nothing was imagined." : "Done: imagined anew.");
+    reveal();
+  });
 }
 
-/** The picture on the right, and everything about the file below. */
-function showDrawn(file, result) {
+async function objectsIn(coded, signal) {
+  return coded.parts.objects > 0 ? (await codec.inspect(coded.data, { signal })).objects : [];
+}
+
+async function draw(data, wish, signal, from = 0.7) {
+  status.stage(from, 1, "Drawing the picture");
+  return codec.decode(data, wish, { signal, tell });
+}
+
+/** The latest picture, what it is compared with, and everything about the file below. */
+function present() {
+  const { file, name, data, coding, result } = latest;
   previewed = false;
   if (drawn) URL.revokeObjectURL(drawn);
   drawn = URL.createObjectURL(result.picture);
   compare.shape(result.width, result.height);
-  compare.show("right", drawn, result.caption || "The picture drawn from the file");
-  showResult({ name: file && stem(file.name), original: file?.size, ...result, picture: drawn });
+  if (file) {
+    compare.show("right", drawn, result.caption || "The picture drawn from the file");
+    versus.show({ file, url: photo.size && photo.url, bytes: data.length });
+  } else compare.single(drawn, result.caption || "The picture in the file");
+  objects.show(result.objects);
+  const seconds = times(coding, result.seconds);
+  showResult({ ...result, name, data, original: file?.size, seconds, picture: drawn });
 }
 
 function times(coding, drawing) {
@@ -229,7 +281,7 @@ function setUp() {
   setUpDialogs();
   showProfiles(["base"]);
   byId("profiles").addEventListener("change", (event) => {
-    if (event.target.name === "profile") byId("caption-group").hidden = event.target.value === "base";
+    if (event.target.name === "profile") byId("caption-group").hidden = WORDLESS.includes(event.target.value);
   });
   byId("controls").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -237,6 +289,7 @@ function setUp() {
   });
   byId("cancel").addEventListener("click", () => abort?.abort());
   byId("another").addEventListener("click", startOver);
+  byId("again").addEventListener("click", () => !abort && imagineAgain());
   listenForFiles(take, showProblem);
   codec.catalogue().then(({ profiles }) => showProfiles(profiles), showProblem);
 }

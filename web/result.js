@@ -9,8 +9,8 @@ import { CAPACITY, drawQr } from "./qr.js";
 const MAX_HEX_BYTES = 4096;
 
 /**
- * `result`: {data: Uint8Array, name, width, height, parts, caption, warning, seconds, picture: URL, original}, where
- * `original` is the photo's bytes and `seconds` the pairs [what, seconds] that are known.
+ * `result`: {data: Uint8Array, name, width, height, parts, caption, warning, seconds, steps, picture: URL, original}, where
+ * `original` is the photo's bytes, `seconds` the pairs [what, seconds] that are known and `steps` null if it is not.
  */
 export function showResult(result) {
   byId("results").hidden = false;
@@ -37,12 +37,13 @@ export function hideResult() {
   if (old) URL.revokeObjectURL(old);
 }
 
-function showFacts({ data, width, height, original, seconds }) {
+function showFacts({ data, width, height, original, seconds, steps }) {
   const facts = [
     ["Bits per pixel", bpp(data.length, width, height)],
     ["Picture", `${number(width)} × ${number(height)} pixels`],
   ];
   if (original) facts.push(["Of the original", `1/${number(original / data.length)} of ${size(original)}`]);
+  if (typeof steps === "number") facts.push(["Imagined in", steps ? `${steps} ${steps === 1 ? "step" : "steps"}` : "nothing"]);
   for (const [what, time] of seconds) facts.push([what, `${number(time, 2)} s`]);
   byId("facts").replaceChildren(
     ...facts.map(([term, value]) => {

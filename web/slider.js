@@ -30,11 +30,11 @@ export class Compare {
     this.root.style.maxWidth = `${Math.max(280, 2 * width)}px`;
   }
 
-  /** One picture alone. */
-  single(url, description) {
+  /** One picture alone, perhaps with a line that says what it is. */
+  single(url, description, tag = "") {
     this.#divided(false);
     this.#tag(0, "");
-    this.#tag(1, "");
+    this.#tag(1, tag);
     this.show("left", null);
     this.show("right", url, description);
   }

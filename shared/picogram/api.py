@@ -22,7 +22,8 @@ from picogram import images
 from picogram.bitstream import Limits, Picogram, parse
 from picogram.bitstream.container import section_sizes
 from picogram.errors import UsageError
-from picogram.profiles.recipes import Recipe, reading_notes, recipe_to_write
+from picogram.profiles.drawing import Drawing, Watch, draw
+from picogram.profiles.recipes import check_words, reading_notes, recipe_to_write
 from picogram.semantics.description import Description, Region, objects_text
 from picogram.semantics.words import ReadText, Words, default_words
 
@@ -92,15 +93,17 @@ def encode(
     quality: float | None = None,
     profile: str = "base",
     caption: str | None = None,
-    objects: Sequence[Region] = (),
+    objects: Sequence[Region] | None = None,
     words: Words | None = None,
 ) -> builtins.bytes:
     """Code an image as a whole ``.pico`` file.
 
     Give at most one of ``bytes`` (never exceeded), ``bpp`` (bits per original pixel, never exceeded) and ``quality``
-    (0 to 100); the default is quality 35. Profile "stc" carries a ``caption``, by default the captioner's; all counts
-    include it. Raises ImageError for bad images, UsageError for bad arguments, BudgetTooSmall where no file fits
-    and ModelMissing where a caption has to be found and the captioner has not been pulled.
+    (0 to 100); the default is quality 35. Profiles "stc", "misc" and "sedic" carry a ``caption``, the latter two
+    ``objects`` (up to 3 with masks of side 8, up to 8 with masks of side 16, 32 or 64); None: what the captioner
+    finds. All counts include them. Profile "taco" takes a caption and does not carry it. Raises ImageError for
+    bad images, UsageError for bad arguments, BudgetTooSmall where no file fits and ModelMissing where words have to be
+    found and the captioner has not been pulled.
     """
     return encode_detailed(
         image,
@@ -122,24 +125,24 @@ def encode_detailed(
     quality: float | None = None,
     profile: str = "base",
     caption: str | None = None,
-    objects: Sequence[Region] = (),
+    objects: Sequence[Region] | None = None,
     words: Words | None = None,
 ) -> Encoded:
     """``encode``, with the words and warnings.
 
-    A caption of the captioner's is left out, with a warning and as a file of profile base, if it is empty or takes
-    more than a quarter of the budget; one that was given never is.
+    A captioner's words share a quarter of the budget: details of objects go first, then objects, then the caption,
+    with a warning each; without any words the file has profile base. What was given is never left out.
     """
     _check_rate(bytes, bpp, quality)
     recipe = recipe_to_write(profile)
-    _check_words(recipe, caption, objects)
+    check_words(recipe, caption, objects)
     from picogram.profiles import words as steps
 
     picture = _read(image)
     if not recipe.sections:
         return assemble(picture, steps.Prepared(), bytes=bytes, bpp=bpp, quality=quality, profile=profile)
     words = words or default_words()
-    (prepared,) = steps.prepare([picture], [caption], recipe, words)
+    (prepared,) = steps.prepare([picture], [steps.Given(caption, objects)], recipe, words)
     encoded = assemble(picture, prepared, bytes=bytes, bpp=bpp, quality=quality, profile=profile)
     return steps.recode(encoded, words)
 
@@ -148,19 +151,24 @@ def prepare(
     images: Sequence[ImageSource],
     captions: Sequence[str | None],
     *,
+    objects: Sequence[Sequence[Region] | None] | None = None,
     profile: str = "stc",
     words: Words | None = None,
 ) -> list[Prepared]:
-    """The words of images, coded together: the captions that are given, the captioner's where there is None.
+    """The words of images, coded together: captions and objects that are given, the captioner's where there is None.
 
     Raises what ``encode`` does for bad images and captions. Loads no latent model.
     """
     from picogram.profiles import words as steps
 
     recipe = recipe_to_write(profile)
-    for caption in captions:
-        _check_words(recipe, caption, ())
-    return steps.prepare([_read(i) for i in images], captions, recipe, words or default_words())
+    given = [
+        steps.Given(caption, some)
+        for caption, some in zip(captions, objects or [None] * len(captions), strict=True)
+    ]
+    for each in given:
+        check_words(recipe, each.caption, each.objects)
+    return steps.prepare([_read(i) for i in images], given, recipe, words or default_words())
 
 
 def assemble(
@@ -194,24 +202,43 @@ def recode(encoded: Encoded, *, words: Words | None = None) -> Encoded:
     return steps.recode(encoded, words or default_words())
 
 
-def decode(data: builtins.bytes, *, limits: Limits | None = None) -> Image.Image:
+def decode(
+    data: builtins.bytes,
+    *,
+    limits: Limits | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+) -> Image.Image:
     """The picture of a ``.pico`` file: RGB, at its original size. Raises BitstreamError subclasses.
 
-    Words are not read; damaged ones do not matter.
+    ``steps``, ``guidance`` and ``seed`` are those of ``picogram.profiles.drawing.Drawing``; 0 steps give the base
+    picture. Words are read only if the profile draws by them, and damaged ones do not matter.
     """
-    picogram = _parse(data, limits)
-    reading_notes(picogram)
-    return _picture(picogram)
+    if steps == 0:
+        return _drawn(_checked(data, limits)[0], None, Drawing(0, guidance, seed))
+    return decode_detailed(data, limits=limits, steps=steps, guidance=guidance, seed=seed).picture
 
 
 def decode_detailed(
-    data: builtins.bytes, *, limits: Limits | None = None, words: Words | None = None
+    data: builtins.bytes,
+    *,
+    limits: Limits | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    words: Words | None = None,
+    watch: Watch | None = None,
 ) -> Decoded:
-    """The picture and the words of a ``.pico`` file. Words that cannot be read are warnings, never errors."""
-    picogram = _parse(data, limits)
-    notes = reading_notes(picogram)
+    """``decode``, with the words and warnings. Words that cannot be read are warnings, never errors.
+
+    ``watch`` sees the base picture and the progress, and may stop the work by raising.
+    """
+    drawing = Drawing(steps, guidance, seed)
+    picogram, notes = _checked(data, limits)
     read = _read_words(picogram, words)
-    return Decoded(_picture(picogram), read.description, notes + read.warnings)
+    picture = _drawn(picogram, read.description, drawing, watch)
+    return Decoded(picture, read.description, notes + read.warnings)
 
 
 def inspect(
@@ -273,10 +300,19 @@ def _read_words(picogram: Picogram, words: Words | None) -> ReadText:
     return read
 
 
-def _picture(picogram: Picogram) -> Image.Image:
-    from picogram.profiles import base
+def _checked(data: builtins.bytes, limits: Limits | None) -> tuple[Picogram, tuple[str, ...]]:
+    """A file that can be drawn, and what to tell about it."""
+    picogram = _parse(data, limits)
+    return picogram, reading_notes(picogram)
 
-    return base.decode(picogram)
+
+def _drawn(
+    picogram: Picogram, description: Description | None, drawing: Drawing, watch: Watch | None = None
+) -> Image.Image:
+    (outcome,) = draw([picogram], [description], [drawing], [watch] if watch else None)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def _parse(data: builtins.bytes, limits: Limits | None) -> Picogram:
@@ -299,17 +335,6 @@ def _check_rate(byte_budget: int | None, bpp: float | None, quality: float | Non
     _check_number("bytes", byte_budget, 1, 2**40)
     _check_number("bpp", bpp, 1e-6, 1e6)
     _check_number("quality", quality, 0, 100)
-
-
-def _check_words(recipe: Recipe, caption: str | None, objects: Sequence[Region]) -> None:
-    """UsageError for words that the profile does not carry or that cannot be coded, before any work is done."""
-    if caption is not None and "caption" not in recipe.sections:
-        raise UsageError(f"profile {recipe.name} carries no caption: use profile stc (--profile stc)")
-    if objects and "objects" not in recipe.sections:
-        raise UsageError(f"profile {recipe.name} carries no objects")
-    if caption is not None and not isinstance(caption, str):
-        raise UsageError(f"the caption must be a string, not {type(caption).__name__}")
-    Description(caption or "", tuple(objects))
 
 
 def _check_number(name: str, value: float | None, low: float, high: float) -> None:

@@ -76,6 +76,9 @@ def test_places_are_parts_of_the_picture() -> None:
     corner = place_mask("top left")
     assert corner[:3, :3].all()
     assert corner.sum() == 9
+    for side in (16, 32, 64):
+        finer = place_mask("top left", side)
+        assert np.array_equal(finer, np.kron(corner, np.ones((side // 8, side // 8), np.bool_)))
     assert place_mask("somewhere").all()
     assert place_mask("in the center").sum() == 16
     assert np.array_equal(place_mask("left, right"), place_mask("right"))

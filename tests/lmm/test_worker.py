@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 class Colours:
     """Describes a picture by its first pixel."""
 
-    def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
+    def describe(
+        self, pictures: Sequence[Image.Image], objects: bool = True, side: int = 8
+    ) -> list[Description]:
         return [Description(f"The colour is {p.getpixel((0, 0))}.") for p in pictures]
 
 

@@ -24,26 +24,34 @@ from picogram_gateway.app import create_app
 from picogram_gateway.backends import Backend
 from picogram_gateway.settings import Settings
 
+PROFILES = ["base", "stc", "misc", "taco", "sedic"]
+
 
 class Codec:
-    """Its files have the size that was asked for; the picture is a gray blur. With ``go`` it waits until that is set."""
+    """Its files have the size that was asked for; the picture is a gray blur. With ``go`` it waits until that is set.
+
+    ``drawing`` is the same for the decoder, which first shows a preview and says that it is half done.
+    """
 
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.warnings: tuple[str, ...] = ()
         self.go: threading.Event | None = None
+        self.drawing: threading.Event | None = None
+        self.objects: list[dict[str, Any]] = []
         self.encoded: list[Job] = []
+        self.decoded: list[Job] = []
         self.canceled: list[str] = []
 
     @property
     def backend(self) -> Backend:
         handlers: dict[str, Handler] = {
             "encoder": lambda jobs: [self._guarded(self._encode, job) for job in jobs],
-            "decoder": lambda jobs: [self._decode(job) for job in jobs],
+            "decoder": lambda jobs: [self._guarded(self._decode, job) for job in jobs],
             "lmm": lambda jobs: [self._words(job) for job in jobs],
             "inspector": inspector.handler,
         }
-        return Backend(handlers, catalogue=lambda: {"profiles": ["base", "stc"], "models": []})
+        return Backend(handlers, catalogue=lambda: {"profiles": PROFILES, "models": []})
 
     def _guarded(self, work: Any, job: Job) -> Outcome:
         try:
@@ -65,6 +73,8 @@ class Codec:
             return self.error
         caption = job.facts["description"]["caption"] if job.facts else ""
         words = {"caption": caption.encode()} if caption else {}
+        if job.facts and job.facts["description"]["objects"]:
+            words["objects"] = b"objects"
         header = Header(Profile[job.options["profile"].upper()], image.width, image.height, 1)
         empty = len(serialise(Picogram(header, b"", words)))
         latent = bytes(i * 7919 % 251 for i in range(job.options["bytes"] - empty - 2))
@@ -73,13 +83,21 @@ class Codec:
         )
 
     def _decode(self, job: Job) -> Outcome:
+        self.decoded.append(job)
         header = parse(job.payload).header
+        if self.drawing is not None:
+            job.control.preview("image/png", png(Image.new("RGB", (24, 16), "teal")))
+            job.control.progress(0.5)
+        while self.drawing is not None and not self.drawing.wait(0.02):
+            job.control.check()
         noise = Image.effect_noise((header.width, header.height), 60).filter(ImageFilter.GaussianBlur(4))
-        return Result(png(noise), "image/png", {"width": header.width, "height": header.height})
+        steps = 1 if job.options["steps"] is None else job.options["steps"]
+        facts = {"width": header.width, "height": header.height, "steps": steps, "seed": job.options["seed"]}
+        return Result(png(noise), "image/png", facts)
 
     def _words(self, job: Job) -> Outcome:
         caption = job.options.get("caption") or "What the captioner sees."
-        return Result(job.payload, "", {"description": {"caption": caption, "objects": []}})
+        return Result(job.payload, "", {"description": {"caption": caption, "objects": self.objects}})
 
 
 def png(image: Image.Image) -> bytes:

@@ -5,11 +5,15 @@
     prediction ─┬─ Charbonnier, LPIPS (alex) ──────────────────────────────────────────── on everything
                 ├─ VGG features of a window of some samples ─┬─ DISTS
                 │                                            └─ small heads ── real or not ─┐
-                └─ beside the base picture ── strided convolutions ── real or not ──────────┴─ hinge
+                ├─ beside the base picture ── strided convolutions ── real or not ──────────┴─ hinge
+                └─ EfficientNet features of a window ─┬─ distance to the original's
+                                                      └─ pooled: likelier among originals than among predictions
 
 Heads on frozen features learn in minutes what a discriminator on pixels needs hours for (Sauer et al., Projected GANs,
 NeurIPS 2021), and DISTS has computed the features already. The one on pixels sees the base picture too, so it asks for
-a picture that this base could have come from.
+a picture that this base could have come from. Matching moments of fixed features (Dos Santos et al., ICCV 2019; the
+kernel is KID's) pulls the same way and has no opponent that could drift; as it descends the very distance that judges
+it, a second network must judge as well.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from picogram.metrics.perceptual import Dists, Lpips, dists_distance, load_dists, load_lpips
+from picogram.semantics.features import FeatureNet
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,9 @@ class LossWeights:
     lpips: float = 1.0
     dists: float = 2.0
     adversarial: float = 0.0
+    semantic: float = 0.0  # mean distance of EfficientNet's last features, position by position
+    moments: float = 0.0  # gradient of the kernel distance between predictions and originals
+    feature_crop: int = 128
     vgg_crop: int = 96
     vgg_share: float = 0.5
     adversary_crop: int = 128
@@ -59,9 +67,12 @@ class Seen:
 class Distances(nn.Module):
     """The distances to the original."""
 
-    def __init__(self, folder: Path, weights: LossWeights) -> None:
+    def __init__(self, folder: Path, weights: LossWeights, features: FeatureNet | None = None) -> None:
+        """``folder`` of the LPIPS and DISTS weights; ``features`` is needed by ``semantic`` and ``moments``."""
         super().__init__()
         self.weights = weights
+        self.features = features if weights.semantic or weights.moments else None
+        self.moments = Moments()
         self.alex: Lpips | None = load_lpips(folder, "alex") if weights.lpips else None
         self.vgg: Dists | None = load_dists(folder) if weights.dists else None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -81,8 +92,18 @@ class Distances(nn.Module):
         fake: list[Tensor] = []
         if self.vgg is not None:
             parts["dists"], real, fake = self._dists(self.vgg, x, x_hat)
+        if self.features is not None:
+            parts |= self._features(self.features, x, x_hat)
         a, b, beside = windows([x, x_hat, base], weights.adversary_crop)
         return parts, Seen(torch.cat((a, beside), 1), real), Seen(torch.cat((b, beside), 1), fake)
+
+    def _features(self, net: FeatureNet, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
+        a, b = windows([x, x_hat], self.weights.feature_crop)
+        with torch.no_grad():
+            real = net(a)
+        fake = net(b)
+        semantic = (real.spatial - fake.spatial).abs().mean()
+        return {"semantic": semantic, "moments": self.moments(real.pooled.float(), fake.pooled.float())}
 
     def _dists(self, vgg: Dists, x: Tensor, x_hat: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """DISTS of a window of some samples, and features of the three middle blocks: the first is too close to
@@ -94,6 +115,32 @@ class Distances(nn.Module):
         fake = vgg.features((b - vgg.mean.to(b)) / vgg.std.to(b))
         found = dists_distance([a, *real], [b, *fake], vgg.alpha, vgg.beta).mean()
         return found, real[1:4], fake[1:4]
+
+
+class Moments:
+    """Kernel distance of fresh predictions to the last ``size`` originals, less that to the last predictions."""
+
+    def __init__(self, size: int = 2048) -> None:
+        self.size = size
+        self.real: Tensor | None = None
+        self.fake: Tensor | None = None
+
+    def __call__(self, real: Tensor, fake: Tensor) -> Tensor:
+        """``[B, D]`` each; the gradient is the kernel inception distance's with respect to ``fake``."""
+        loss = fake.sum() * 0
+        if self.real is not None and self.fake is not None:
+            among, across = (_cubic(fake, bank).mean() for bank in (self.fake, self.real))
+            loss = 2 * (among - across)
+        self.real, self.fake = (
+            new.detach() if bank is None else torch.cat((bank, new.detach()))[-self.size :]
+            for bank, new in ((self.real, real), (self.fake, fake))
+        )
+        return loss
+
+
+def _cubic(a: Tensor, b: Tensor) -> Tensor:
+    """KID's kernel (Binkowski et al., ICLR 2018), ``[len(a), len(b)]``."""
+    return (F.linear(a, b) / a.shape[1] + 1) ** 3
 
 
 def charbonnier(difference: Tensor) -> Tensor:

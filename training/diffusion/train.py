@@ -29,6 +29,7 @@ from picogram.diffusion.bridge import mix
 from picogram.diffusion.model import DiffusionNet
 from picogram.diffusion.text import Encoded, WordTable
 from picogram.latent.codec import load_codec
+from picogram.semantics.features import FeatureNet
 from training.diffusion.data import Batch, Pairs
 from training.diffusion.losses import Adversary, Distances, LossWeights, Seen
 
@@ -76,6 +77,11 @@ class Trainer:
         self.table = WordTable(load_file(args.text))
         net = DiffusionNet()
         net.start_from_synthesis(load_codec().net.synthesis)
+        if args.start:
+            net.load_state_dict({k: v.float() for k, v in load_file(args.start).items()})
+        self.features = None
+        if args.features:
+            self.features = FeatureNet(load_file(args.features)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.net: DiffusionNet = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
@@ -183,7 +189,8 @@ class Trainer:
         """Train until the recipe ends, ``until`` (seconds since the epoch), or ``stop`` is set."""
         while self.phase_index < len(self.phases) and not self.stop:
             phase = self.phases[self.phase_index]
-            distances = Distances(self.args.metrics, LossWeights(**phase.loss)).to(self.device)  # type: ignore[arg-type]
+            distances = Distances(self.args.metrics, LossWeights(**phase.loss), self.features)  # type: ignore[arg-type]
+            distances = distances.to(self.device)
             if not self._phase(phase, distances, until):
                 return
             packed = {k: v.contiguous() for k, v in self.average.items()}
@@ -227,6 +234,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder made by training.diffusion.pairs")
     parser.add_argument("--text", type=Path, required=True, help="safetensors of the embedded language model")
     parser.add_argument("--metrics", type=Path, required=True, help="folder with the LPIPS and DISTS weights")
+    parser.add_argument(
+        "--features", type=Path, help="safetensors of EfficientNet-Lite0, for terms on its features"
+    )
+    parser.add_argument(
+        "--start", type=Path, help="safetensors to begin from instead of the codec's synthesis"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--log-every", type=int, default=50)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Base pictures against restored ones, by steps and by caption: DISTS, LPIPS (alex), PSNR, patch KID, seconds.
 
-    python -m training.diffusion.validate RUN/last.pt --photos flickr8k.tar --text LM --metrics WEIGHTS --features NET \\
+    python -m training.diffusion.validate RUN/last.pt --photos flickr8k.tar --metrics WEIGHTS --features NET \\
         --json OUT.json [--kodak FOLDER --captions CSV]
 
 Photographs are of the tar's last tenth by name, coded at ``--bpp``, each with its first caption, with none, and with
@@ -27,15 +27,17 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from picogram.diffusion.bridge import Condition, restore
+from picogram.bench.kid import kid, patch_features, patches
+from picogram.diffusion.denoiser import BasePicture
+from picogram.diffusion.embedded import EmbeddedDenoiser
 from picogram.diffusion.model import DiffusionNet
-from picogram.diffusion.text import WordTable, no_words
+from picogram.diffusion.sampler import Item as SamplerItem
+from picogram.diffusion.sampler import restore
+from picogram.diffusion.stages import Stage
 from picogram.latent.codec import PhotoCodec, load_codec
 from picogram.latent.exact_prior import RATE_COUNT
 from picogram.metrics.perceptual import Dists, Lpips, dists_distance, load_dists, load_lpips
 from picogram.semantics.features import FeatureNet
-from picogram.text.lm.load import load_tokens
-from training.diffusion.kid import kid, patch_features
 from training.diffusion.pairs import captioned_photos, unsquashed
 
 HEADER_BYTES = 12
@@ -44,11 +46,11 @@ HEADER_BYTES = 12
 
 @dataclass(frozen=True)
 class Item:
-    """A picture, what a decoder has of it, and the token ids of a caption."""
+    """A picture, what a decoder has of it, and a caption."""
 
     original: Tensor
-    condition: Condition
-    caption: list[int]
+    base: BasePicture
+    caption: str
     bpp: float
 
 
@@ -61,7 +63,7 @@ class Case:
     guidance: float = 1.0
 
 
-def to_item(codec: PhotoCodec, picture: npt.NDArray[np.uint8], caption: list[int], bpp: float) -> Item:
+def to_item(codec: PhotoCodec, picture: npt.NDArray[np.uint8], caption: str, bpp: float) -> Item:
     """The finest rate whose file has at most ``bpp`` bits per pixel, or the coarsest."""
     height, width = picture.shape[:2]
     analysed, room = codec.analyse(picture), bpp * height * width / 8 - HEADER_BYTES
@@ -70,12 +72,10 @@ def to_item(codec: PhotoCodec, picture: npt.NDArray[np.uint8], caption: list[int
         middle = (low + high + 1) // 2
         low, high = (middle, high) if codec.estimate(analysed, middle) <= room else (low, middle - 1)
     section = codec.section(analysed, low)
-    steps, rate = codec.steps(section, width, height)
-    position = torch.tensor([rate / (RATE_COUNT - 1)])
-    latent = steps.float() / codec.net.gain(position)
-    condition = Condition(_tensor(codec.decode(section, width, height))[None], latent, position)
+    latent, rate = codec.latent(section, width, height)
+    base = BasePicture(_tensor(codec.synthesise(latent, rate, width, height)), latent[0].clone(), rate)
     spent = 8 * (len(section) + HEADER_BYTES) / (height * width)
-    return Item(_tensor(picture), condition, caption, spent)
+    return Item(_tensor(picture), base, caption, spent)
 
 
 def _tensor(picture: npt.NDArray[np.uint8]) -> Tensor:
@@ -90,6 +90,7 @@ class Meter:
         self.dists: Dists = load_dists(metrics).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.features, self.items, self.patch = features, items, patch
         self.real = patch_features(features, (item.original for item in items), patch)
+        self.real_vgg = self._vgg(item.original for item in items)
 
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[Tensor]) -> dict[str, float]:
@@ -97,8 +98,22 @@ class Meter:
         rows = [self._one(item.original[None], p[None]) for item, p in zip(self.items, pictures, strict=True)]
         means = np.mean(rows, 0)
         distance, spread = kid(self.real, patch_features(self.features, pictures, self.patch))
+        second, _ = kid(self.real_vgg, self._vgg(pictures))
         names = ("dists", "lpips", "psnr")
-        return dict(zip(names, means.tolist(), strict=True)) | {"kid": distance, "kid_deviation": spread}
+        found = dict(zip(names, means.tolist(), strict=True))
+        return found | {"kid": distance, "kid_deviation": spread, "kid_vgg": second}
+
+    @torch.inference_mode()
+    def _vgg(self, pictures: Iterable[Tensor]) -> Tensor:
+        """Means of VGG's last two blocks over each patch, unit variance: a network that ``moments`` did not train on."""
+        rows = []
+        for picture in pictures:
+            x = patches(picture, self.patch).contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16):
+                deep = self.dists.features((x - self.dists.mean) / self.dists.std)[-2:]
+            means = torch.cat([f.float().mean((2, 3)) for f in deep], 1)
+            rows.append(means / means.square().mean(1, keepdim=True).sqrt())
+        return torch.cat(rows)
 
     def _one(self, x: Tensor, y: Tensor) -> tuple[float, float, float]:
         dists = self.dists
@@ -110,32 +125,26 @@ class Meter:
 
 
 class Restorer:
-    """A network and its words, for items one by one."""
+    """A network for items one by one."""
 
-    def __init__(self, net: DiffusionNet, table: WordTable, items: Sequence[Item]) -> None:
-        self.net, self.table, self.items = net, table, items
+    def __init__(self, net: DiffusionNet, items: Sequence[Item]) -> None:
+        self.denoiser, self.items = EmbeddedDenoiser(net), items
 
-    @torch.inference_mode()
     def __call__(self, case: Case) -> tuple[list[Tensor], float]:
         """Pictures rounded to bytes, and seconds of processor time a picture."""
         if not case.steps:
-            return [item.condition.base[0] for item in self.items], 0.0
+            return [item.base.pixels for item in self.items], 0.0
         begun = time.process_time()
         pictures = [self._one(i, case) for i in range(len(self.items))]
         return pictures, (time.process_time() - begun) / len(pictures)
 
     def _one(self, index: int, case: Case) -> Tensor:
         which = (index + len(self.items) // 2) % len(self.items) if case.caption == "shuffled" else index
-        ids = [] if case.caption == "empty" else self.items[which].caption
-        condition = self.items[index].condition
-        condition = Condition(
-            condition.base.contiguous(memory_format=torch.channels_last), condition.latent, condition.rate
-        )
-        with torch.autocast("cpu", torch.bfloat16):
-            text = self.net.encode(self.table([ids]))
-            empty = self.net.encode(no_words(1, self.net.config.word_width))
-            out = restore(self.net, condition, [1], case.steps, text, negative=empty, guidance=case.guidance)
-        return out[0].float().mul(255).round().div(255)
+        prompt = "" if case.caption == "empty" else self.items[which].caption
+        stage = Stage(prompt, steps=case.steps, guidance=case.guidance, seed=1)
+        (found,) = restore(self.denoiser, [SamplerItem(self.items[index].base, [stage])])
+        assert isinstance(found, Tensor)
+        return found.mul(255).round().div(255)
 
 
 def load_net(path: Path) -> tuple[DiffusionNet, int]:
@@ -164,26 +173,25 @@ def measure(restorer: Restorer, meter: Meter, cases: Iterable[Case]) -> list[dic
 
 
 def photo_items(codec: PhotoCodec, tar: Path, limit: int, bpp: float) -> list[Item]:
-    tokens = load_tokens()
     _, held = captioned_photos(tar)
     chosen = held[:: max(1, len(held) // limit)][:limit]
     items = []
     for photo in chosen:
         size = (192, 256) if photo.aspect >= 1 else (256, 192)
         picture = unsquashed(photo.data, *size)
-        items.append(to_item(codec, picture, tokens.split(photo.captions[0]), bpp))
+        items.append(to_item(codec, picture, photo.captions[0], bpp))
     return items
 
 
 def kodak_items(codec: PhotoCodec, folder: Path, captions: Path | None, limit: int, bpp: float) -> list[Item]:
-    tokens, texts = load_tokens(), dict[str, str]()
+    texts = dict[str, str]()
     if captions is not None:
         with captions.open(newline="", encoding="utf-8") as file:
             texts = {r["image_name"]: r["overall_description"].strip() for r in csv.DictReader(file)}
     items = []
     for path in sorted(folder.glob("*.png"))[:limit]:
-        ids = tokens.split(texts[path.name]) if path.name in texts else []
-        items.append(to_item(codec, np.asarray(Image.open(path).convert("RGB")), ids, bpp))
+        picture = np.asarray(Image.open(path).convert("RGB"))
+        items.append(to_item(codec, picture, texts.get(path.name, ""), bpp))
     return items
 
 
@@ -191,7 +199,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path)
     parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--text", type=Path, required=True, help="safetensors of the embedded language model")
     parser.add_argument("--metrics", type=Path, required=True)
     parser.add_argument("--features", type=Path, required=True, help="safetensors of EfficientNet-Lite0")
     parser.add_argument("--kodak", type=Path)
@@ -203,7 +210,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
     net, samples = load_net(args.weights)
-    codec, table = load_codec(), WordTable(load_file(args.text))
+    codec = load_codec()
     features = FeatureNet(load_file(args.features)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     report: dict[str, Any] = {"weights": args.weights.name, "samples": samples}
     sets = {"photos": (photo_items(codec, args.photos, args.limit, args.bpp), 96)}
@@ -219,7 +226,7 @@ def main() -> None:
         cases = [Case(0), *(Case(s) for s in args.steps)]
         cases += [Case(args.steps[-1], caption) for caption in ("correct", "shuffled")]
         cases += [Case(args.steps[-1], "correct", g) for g in args.guidance]
-        rows = measure(Restorer(net, table, items), meter, cases)
+        rows = measure(Restorer(net, items), meter, cases)
         report[name] = {"bpp": bpp, "patches": len(meter.real), "rows": rows}
     args.json.write_text(json.dumps(report, indent=1))
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 import sys
 
 from picogram.jobs import Handler
+from picogram.jobs.environment import read_settings
 from picogram.jobs.process import run_worker
 
 
 def load() -> Handler:
     """The handler, its models loaded."""
-    from picogram_decoder.handler import handler, warm_up
+    from picogram_decoder.handler import load_handler
+    from picogram_decoder.settings import DecoderSettings
 
-    warm_up()
+    handler = load_handler(read_settings(DecoderSettings))
+    handler.warm_up()
     return handler
 
 

@@ -8,9 +8,9 @@ from picogram.api import assemble
 from picogram.bitstream import MEDIA_TYPE
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
-from picogram.jobs.words import description_of, plain_description, sections_of
+from picogram.jobs.words import plain_description
+from picogram.profiles.plain import prepared_of
 from picogram.profiles.words import Prepared
-from picogram.semantics.words import TextSections
 
 _TARGETS = ("bytes", "bpp", "quality")
 
@@ -18,7 +18,7 @@ _TARGETS = ("bytes", "bpp", "quality")
 def handler(jobs: list[Job]) -> list[Outcome]:
     """Encode each job's payload under its options ``bytes``, ``bpp`` or ``quality``, and ``profile``.
 
-    Sections come from the facts that the step ``lmm:code`` left; facts are updated with what of them is in the file.
+    Words come from the facts that the step ``lmm:code`` left; facts are updated with what of them is in the file.
     """
     return [_encode(job) for job in jobs]
 
@@ -34,17 +34,10 @@ def _encode(job: Job) -> Outcome:
     targets = {name: job.options[name] for name in _TARGETS if job.options.get(name) is not None}
     try:
         image = read_image(job.payload)
-        encoded = assemble(image, _prepared(job), profile=job.options.get("profile") or "base", **targets)
+        prepared = prepared_of(job.facts.get("choices", []))
+        encoded = assemble(image, prepared, profile=job.options.get("profile") or "base", **targets)
     except Exception as error:
         return error
     description = plain_description(encoded.description) if encoded.description else None
-    facts = {"description": description, "coders": encoded.coders, "sections": {}}
+    facts: dict[str, object] = {"description": description, "coders": encoded.coders, "choices": []}
     return Result(encoded.data, MEDIA_TYPE, facts, encoded.warnings)
-
-
-def _prepared(job: Job) -> Prepared:
-    """The words in the job's facts. Earlier warnings stay with the job."""
-    plain = job.facts.get("description")
-    coded = sections_of(job.facts.get("sections", {}))
-    sections = TextSections(coded.get("caption"), coded.get("objects"), job.facts.get("coders", {}))
-    return Prepared(sections, description_of(plain) if plain else None, job.facts.get("given", False))

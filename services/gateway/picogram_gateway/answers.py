@@ -35,9 +35,11 @@ def render(kind: Kind, result: Result) -> Response:
 
 
 def respond(result: Result, headers: dict[str, str] | None = None, caption: bool = True) -> Response:
-    """The result's bytes, its size in pixels and its caption where known, warnings, and where the time went."""
+    """The result's bytes, its size in pixels, how it was drawn and its caption where known, warnings, and where the time
+    went.
+    """
     headers = dict(headers or {})
-    for name in ("width", "height"):
+    for name in ("width", "height", "steps", "seed"):
         if name in result.metadata:
             headers[f"X-Picogram-{name.title()}"] = str(result.metadata[name])
     description = result.metadata.get("description")

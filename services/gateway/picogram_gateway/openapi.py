@@ -54,6 +54,8 @@ ENCODE_HEADERS = _headers(
 DECODE_HEADERS = _headers(
     ("X-Picogram-Width", "Pixels", "integer"),
     ("X-Picogram-Height", "Pixels", "integer"),
+    ("X-Picogram-Steps", "Steps of the last pass; 0: nothing was imagined", "integer"),
+    ("X-Picogram-Seed", "Of what was imagined", "integer"),
     *_WORDS,
     *_TIMING,
 )
@@ -115,9 +117,10 @@ def image_body(arguments: type[BaseModel] | None = None) -> Schema:
     return _body((*_IMAGES, "application/octet-stream"), "image", fields)
 
 
-def picogram_body() -> Schema:
-    """The ``openapi_extra=`` of a route that takes a .pico file."""
-    return _body((PICOGRAM, "application/octet-stream"), "file")
+def picogram_body(arguments: type[BaseModel] | None = None) -> Schema:
+    """The ``openapi_extra=`` of a route that takes a .pico file, and perhaps arguments as form fields."""
+    fields = arguments.model_json_schema()["properties"] if arguments else {}
+    return _body((PICOGRAM, "application/octet-stream"), "file", fields)
 
 
 def install(app: FastAPI) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 Schema = dict[str, Any]
@@ -105,8 +106,9 @@ DESCRIBE: Final[Schema] = {
     "caption": "A wet dog runs over a meadow.",
     "objects": [{"name": "dog", "detail": "a brown dog with wet fur", "mask": _MASK}],
 }
+OBJECTS: Final = json.dumps([{"name": "dog", "detail": "wet", "mask": _MASK}])
 MODELS: Final[Schema] = {
-    "profiles": ["base", "stc"],
+    "profiles": ["base", "stc", "misc", "taco", "sedic"],
     "models": [{"id": 1, "file": "latent-1.safetensors", "sha256": "9f86d081…"}],
     "text_models": [
         {"id": 1, "kind": "text", "file": "text-lm-1.safetensors", "sha256": "2442b1d7…", "state": "pulled"}

@@ -10,10 +10,15 @@ from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from picogram.diffusion.stages import MAX_GUIDANCE, MAX_SEED
+from picogram.errors import UsageError
 from picogram.images import DEFAULT_LIMITS, MEDIA_TYPES
-from picogram.semantics.description import MAX_CAPTION_CHARACTERS
+from picogram.jobs.words import MAX_JSON_CHARACTERS, objects_of_json, plain_objects
+from picogram.profiles.drawing import MOST_STEPS
+from picogram.profiles.recipes import check_words, recipe_to_write
+from picogram.semantics.description import MAX_CAPTION_CHARACTERS, Region
 from picogram_gateway import openapi, openapi_examples
 from picogram_gateway.backends import Backend
 from picogram_gateway.bodies import PICOGRAM, is_image, is_picogram, read_body
@@ -28,39 +33,10 @@ from picogram_gateway.wishes import Asked
 router = APIRouter()
 
 
-class EncodeQuery(BaseModel):
-    """How small, or how good (at most one of ``bytes``, ``bpp`` and ``quality``), and with which words."""
+class Arguments(BaseModel):
+    """What may come in the query or as fields of the form that holds the body."""
 
     model_config = ConfigDict(extra="forbid")
-
-    budget: int | None = Field(
-        None, alias="bytes", ge=1, description="Largest size of the file", examples=[800]
-    )
-    bpp: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Largest size in bits per pixel", examples=[0.04]
-    )
-    quality: float | None = Field(None, ge=0, le=100, description="Quality instead of a size", examples=[35])
-    profile: Literal["base", "stc"] = Field(
-        "base", description="`base`: a picture only; `stc`: with a caption"
-    )
-    caption: str | None = Field(
-        None,
-        max_length=MAX_CAPTION_CHARACTERS,
-        description="The caption for `stc`, instead of the captioner's",
-        examples=["A lighthouse above a rocky shore."],
-    )
-
-    @model_validator(mode="after")
-    def _one_target(self) -> Self:
-        if sum(value is not None for value in (self.budget, self.bpp, self.quality)) > 1:
-            raise ValueError("give one of bytes, bpp and quality")
-        return self
-
-    @model_validator(mode="after")
-    def _caption_has_a_place(self) -> Self:
-        if self.caption is not None and self.profile == "base":
-            raise ValueError("profile base carries no caption: ask for profile=stc")
-        return self
 
     def joined(self, fields: Mapping[str, str]) -> Self:
         """These arguments and those of a form; invalid or doubled ones are 422 problems."""
@@ -74,6 +50,96 @@ class EncodeQuery(BaseModel):
             raise RequestValidationError(
                 [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
             ) from error
+
+
+class EncodeQuery(Arguments):
+    """How small, or how good (at most one of ``bytes``, ``bpp`` and ``quality``), and with which words."""
+
+    budget: int | None = Field(
+        None, alias="bytes", ge=1, description="Largest size of the file", examples=[800]
+    )
+    bpp: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Largest size in bits per pixel", examples=[0.04]
+    )
+    quality: float | None = Field(None, ge=0, le=100, description="Quality instead of a size", examples=[35])
+    profile: Literal["base", "stc", "misc", "taco", "sedic"] = Field(
+        "base",
+        description="`base`: a picture only; `stc`: with a caption; `misc`, `sedic`: with a caption and objects; "
+        "`taco`: a caption may guide the encoder and is not in the file",
+    )
+    caption: str | None = Field(
+        None,
+        max_length=MAX_CAPTION_CHARACTERS,
+        description="The caption, instead of the captioner's",
+        examples=["A lighthouse above a rocky shore."],
+    )
+    objects: str | None = Field(
+        None,
+        max_length=MAX_JSON_CHARACTERS,
+        description="JSON: the objects for `misc` (up to 3, masks of side 8) or `sedic` (up to 8, masks of side 16, 32 "
+        "or 64), as `/v1/describe` lists them, instead of the captioner's; `[]`: none",
+        examples=[openapi_examples.OBJECTS],
+    )
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if sum(value is not None for value in (self.budget, self.bpp, self.quality)) > 1:
+            raise ValueError("give one of bytes, bpp and quality")
+        return self
+
+    @model_validator(mode="after")
+    def _words_have_a_place(self) -> Self:
+        try:
+            check_words(recipe_to_write(self.profile), self.caption, self._regions())
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """Of the job; objects as the plain list that they are."""
+        objects = self._regions()
+        plain = None if objects is None else plain_objects(objects)
+        return self.model_dump(by_alias=True) | {"objects": plain}
+
+    def _regions(self) -> tuple[Region, ...] | None:
+        return None if self.objects is None else objects_of_json(self.objects)
+
+
+class DecodeQuery(Arguments):
+    """How the picture is drawn; the same file and arguments give the same picture."""
+
+    steps: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_STEPS,
+        description="Steps of the last pass; 0: the base picture, nothing imagined. Default: the profile's",
+        examples=[2],
+    )
+    guidance: float | None = Field(
+        None,
+        ge=0,
+        le=MAX_GUIDANCE,
+        allow_inf_nan=False,
+        description="How closely words are followed, 1: no more than they come. Default: the profile's",
+        examples=[2.0],
+    )
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Of what is imagined", examples=[7])
+
+
+class DescribeQuery(BaseModel):
+    """How fine."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mask_side: Literal[8, 16] = Field(
+        8, description="Rows and columns of the objects' masks: 8 suits `misc`, 16 `sedic`"
+    )
+
+    @field_validator("mask_side", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        """Queries are text, which no literal number equals."""
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 class ReferenceQuery(BaseModel):
@@ -96,7 +162,7 @@ class ReferenceQuery(BaseModel):
 async def encode(request: Request, query: Annotated[EncodeQuery, Query()], asked: Asked) -> Response:
     """Send the image as the raw body, or as the form field `image`; arguments may be form fields as well."""
     body = await read_body(request, "image", is_image)
-    options = query.joined(body.fields).model_dump(by_alias=True)
+    options = query.joined(body.fields).options()
     return await exchange(request, asked, await order_for_image("encode", body.payload, **options))
 
 
@@ -104,19 +170,22 @@ async def encode(request: Request, query: Annotated[EncodeQuery, Query()], asked
     "/v1/decode",
     summary=".pico file to image",
     response_class=Response,
-    openapi_extra=openapi.picogram_body(),
+    openapi_extra=openapi.picogram_body(DecodeQuery),
     responses=openapi.success("The image, partly imagined", *MEDIA_TYPES, headers=openapi.DECODE_HEADERS)
     | openapi.problems(406, *openapi.JOB_STATUSES),
 )
-async def decode(request: Request, asked: Asked) -> Response:
-    """Send the file as the raw body, or as the form field `file`; `Accept` chooses the image type.
+async def decode(request: Request, query: Annotated[DecodeQuery, Query()], asked: Asked) -> Response:
+    """Send the file as the raw body, or as the form field `file`; arguments may be form fields as well. `Accept` chooses
+    the image type.
 
     What the file does not hold, the decoder imagines: do not take details for evidence. Words that cannot be read are
     left out with a warning, and the picture comes all the same.
     """
     media_type = negotiate(",".join(request.headers.getlist("accept")), list(MEDIA_TYPES))
-    data = (await read_body(request, "file", is_picogram)).payload
-    return await exchange(request, asked, await order_for_file("decode", data, media_type=media_type))
+    body = await read_body(request, "file", is_picogram)
+    options = query.joined(body.fields).model_dump()
+    order = await order_for_file("decode", body.payload, media_type=media_type, **options)
+    return await exchange(request, asked, order)
 
 
 @router.post(
@@ -141,10 +210,10 @@ async def inspect(request: Request, asked: Asked) -> Response:
     responses=openapi.success("Caption and objects", example=openapi_examples.DESCRIBE)
     | openapi.problems(*openapi.JOB_STATUSES),
 )
-async def describe(request: Request, asked: Asked) -> Response:
+async def describe(request: Request, query: Annotated[DescribeQuery, Query()], asked: Asked) -> Response:
     """Send the image as the raw body, or as the form field `image`; the captioner may err."""
     image = (await read_body(request, "image", is_image)).payload
-    return await exchange(request, asked, await order_for_image("describe", image))
+    return await exchange(request, asked, await order_for_image("describe", image, **query.model_dump()))
 
 
 @router.post(

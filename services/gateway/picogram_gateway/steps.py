@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which workers a request visits, in which order: the profile or the file says whether there are words to deal with.
 
-encode, base        encoder
+encode, base, taco  encoder
 encode, with words  lmm:code ── encoder ── lmm:recode
 decode              [lmm:read] ── decoder
 inspect             [lmm:read] ── inspector
@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from picogram.bitstream import Picogram
+from picogram.profiles.recipes import recipe_to_write
 
 Route = tuple[str, ...]
 DESCRIBE: Final[Route] = ("lmm:describe",)
@@ -23,7 +24,7 @@ REFERENCE: Final[Route] = ("inspector:reference",)
 
 def encode_route(profile: str) -> Route:
     """Words are written before the latent, which gets what they leave of the budget, and once more knowing the latent."""
-    return ("encoder",) if profile == "base" else ("lmm:code", "encoder", "lmm:recode")
+    return ("lmm:code", "encoder", "lmm:recode") if recipe_to_write(profile).sections else ("encoder",)
 
 
 def decode_route(file: Picogram) -> Route:

@@ -27,15 +27,17 @@ from picogram_lmm.prompts import Question, question
 
 MAX_OBJECTS = 3
 MASK_SIDE = 8
-_THIRDS = {
-    "top": (slice(0, 3), slice(None)),
-    "bottom": (slice(5, 8), slice(None)),
-    "left": (slice(None), slice(0, 3)),
-    "right": (slice(None), slice(5, 8)),
-    "center": (slice(2, 6), slice(2, 6)),
-    "centre": (slice(2, 6), slice(2, 6)),
-    "middle": (slice(2, 6), slice(2, 6)),
+_ALL = (0, 8)
+_PARTS = {
+    "top": ((0, 3), _ALL),
+    "bottom": ((5, 8), _ALL),
+    "left": (_ALL, (0, 3)),
+    "right": (_ALL, (5, 8)),
+    "center": ((2, 6), (2, 6)),
+    "centre": ((2, 6), (2, 6)),
+    "middle": ((2, 6), (2, 6)),
 }
+"""From and to which eighth of the rows and of the columns."""
 
 
 class VllmCaptioner:
@@ -56,12 +58,14 @@ class VllmCaptioner:
             raise ModelError(f"vLLM cannot load {model}: {str(error).splitlines()[0]}") from error
         self.objects = objects
 
-    def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
-        """A description of each RGB picture, empty where the model had nothing usable to say."""
+    def describe(
+        self, pictures: Sequence[Image.Image], objects: bool = True, side: int = MASK_SIDE
+    ) -> list[Description]:
+        """A description of each RGB picture, empty where the model had nothing usable to say. ``side``: of masks."""
         captions = [clean_caption(a) for a in self.ask(pictures, [question("caption")] * len(pictures))]
         regions: list[tuple[Region, ...]] = [()] * len(pictures)
         if self.objects and objects:
-            regions = self._regions(pictures, [c is not None for c in captions])
+            regions = self._regions(pictures, [c is not None for c in captions], side)
         return [
             Description(c, found) if c else Description() for c, found in zip(captions, regions, strict=True)
         ]
@@ -88,10 +92,12 @@ class VllmCaptioner:
         outputs = self.llm.chat(chats, params, use_tqdm=False)
         return [output.outputs[0].text for output in outputs]
 
-    def _regions(self, images: Sequence[Image.Image], wanted: Sequence[bool]) -> list[tuple[Region, ...]]:
+    def _regions(
+        self, images: Sequence[Image.Image], wanted: Sequence[bool], side: int
+    ) -> list[tuple[Region, ...]]:
         chosen = [i for i, want in enumerate(wanted) if want]
         answers = self.ask([images[i] for i in chosen], [question("objects")] * len(chosen))
-        parsed = [(i, parse_objects(answer)) for i, answer in zip(chosen, answers, strict=True)]
+        parsed = [(i, parse_objects(answer, side)) for i, answer in zip(chosen, answers, strict=True)]
         found = [(i, name, mask) for i, objects in parsed for name, mask in objects]
         asked = question("detail")
         details = self.ask(
@@ -107,23 +113,24 @@ class VllmCaptioner:
         return regions
 
 
-def parse_objects(answer: str) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+def parse_objects(answer: str, side: int = MASK_SIDE) -> list[tuple[str, npt.NDArray[np.bool_]]]:
     """Names and maps from lines like ``dog; bottom left``; what does not look like one is passed over."""
     found: dict[str, npt.NDArray[np.bool_]] = {}
     for line in answer.splitlines():
         head, *rest = re.split(r"[;:,(]| - ", line, maxsplit=1)
         name = clean_name(head)
         if name is not None and name not in found and len(found) < MAX_OBJECTS:
-            found[name] = place_mask(rest[0] if rest else "")
+            found[name] = place_mask(rest[0] if rest else "", side)
     return list(found.items())
 
 
-def place_mask(words: str) -> npt.NDArray[np.bool_]:
-    """The part of the picture that words like ``top left`` name, ``[8, 8]``; all of it if they name none."""
-    mask = np.ones((MASK_SIDE, MASK_SIDE), dtype=np.bool_)
+def place_mask(words: str, side: int = MASK_SIDE) -> npt.NDArray[np.bool_]:
+    """The part of the picture that words like ``top left`` name, ``[side, side]``; all of it if they name none."""
+    mask = np.ones((side, side), dtype=np.bool_)
     for word in dict.fromkeys(re.findall(r"[a-z]+", words.lower())):
-        if word in _THIRDS:
+        if word in _PARTS:
             part = np.zeros_like(mask)
-            part[_THIRDS[word]] = True
+            (top, bottom), (left, right) = _PARTS[word]
+            part[top * side // 8 : bottom * side // 8, left * side // 8 : right * side // 8] = True
             mask = mask & part if (mask & part).any() else part
     return mask

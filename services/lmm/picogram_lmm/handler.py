@@ -3,7 +3,7 @@
 """Job handler of the language-model worker: the steps of encoding and decoding that deal with words.
 
     lmm:describe   picture ── JSON of its description
-    lmm:code       picture ── the same picture; facts: description, sections, coders, whether the caption was given
+    lmm:code       picture ── the same picture; facts: the choices of words that its file may carry, coded
     lmm:recode     .pico file, description ── .pico file, its caption coded knowing its latent where that is shorter
     lmm:read       .pico file ── the same file; facts: description, coders, problems; warnings for what cannot be read
 
@@ -22,9 +22,11 @@ from picogram.bitstream import MEDIA_TYPE, Picogram, parse
 from picogram.errors import PicogramError, UsageError
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
-from picogram.jobs.words import description_of, plain_description, plain_sections
-from picogram.profiles.recipes import recipe_to_write
-from picogram.profiles.words import Encoded, Prepared, prepare, recode
+from picogram.jobs.words import description_of, objects_of, plain_description
+from picogram.profiles.plain import plain_choices
+from picogram.profiles.recipes import Recipe, check_words, recipe_to_write
+from picogram.profiles.words import Encoded, Given, prepare, recode
+from picogram.semantics.description import MASK_SIDES
 from picogram.semantics.words import ReadText, Words, default_words
 
 PIXELS_AT_ONCE = 16_000_000
@@ -59,20 +61,28 @@ class LmmHandler:
 
     def _describe(self, jobs: list[Job]) -> list[Outcome]:
         outcomes: dict[str, Outcome] = {}
-        for some, pictures in _with_pictures(jobs, outcomes):
-            for job, description in zip(some, self._words.describe(pictures), strict=True):
-                body = json.dumps(plain_description(description), ensure_ascii=False).encode()
-                outcomes[job.id] = Result(body, "application/json")
+        for side in sorted({_side(job) for job in jobs}):
+            alike = [job for job in jobs if _side(job) == side]
+            for some, pictures in _with_pictures(alike, outcomes):
+                for job, description in zip(some, self._words.describe(pictures, side=side), strict=True):
+                    body = json.dumps(plain_description(description), ensure_ascii=False).encode()
+                    outcomes[job.id] = Result(body, "application/json")
         return [outcomes[job.id] for job in jobs]
 
     def _code(self, jobs: list[Job]) -> list[Outcome]:
         outcomes: dict[str, Outcome] = {}
-        for some, pictures in _with_pictures(jobs, outcomes):
-            captions = [job.options.get("caption") for job in some]
-            recipe = recipe_to_write(some[0].options["profile"])
-            for job, prepared in zip(some, prepare(pictures, captions, recipe, self._words), strict=True):
-                facts = _facts(prepared)
-                outcomes[job.id] = Result(job.payload, _PICTURE, facts, prepared.sections.warnings)
+        recipe = recipe_to_write(jobs[0].options["profile"])
+        given: dict[str, Given] = {}
+        for job in jobs:
+            try:
+                given[job.id] = _given(job, recipe)
+            except PicogramError as error:
+                outcomes[job.id] = error
+        for some, pictures in _with_pictures([job for job in jobs if job.id in given], outcomes):
+            found = prepare(pictures, [given[job.id] for job in some], recipe, self._words)
+            for job, prepared in zip(some, found, strict=True):
+                facts = {"choices": plain_choices(prepared)}
+                outcomes[job.id] = Result(job.payload, _PICTURE, facts, prepared.warnings)
         return [outcomes[job.id] for job in jobs]
 
     def _recode(self, jobs: list[Job]) -> list[Outcome]:
@@ -136,11 +146,14 @@ def _with_pictures(
         yield some, pictures
 
 
-def _facts(prepared: Prepared) -> dict[str, object]:
-    description = plain_description(prepared.description) if prepared.description else None
-    return {
-        "description": description,
-        "sections": plain_sections(prepared.sections.optional),
-        "coders": prepared.sections.coders,
-        "given": prepared.given,
-    }
+def _side(job: Job) -> int:
+    """Of the masks that the caller wants."""
+    return int(job.options.get("mask_side", MASK_SIDES[0]))
+
+
+def _given(job: Job, recipe: Recipe) -> Given:
+    """What the caller says of the picture. Raises UsageError for what cannot be coded."""
+    caption, plain = job.options.get("caption"), job.options.get("objects")
+    objects = None if plain is None else objects_of(plain)
+    check_words(recipe, caption, objects)
+    return Given(caption, objects)

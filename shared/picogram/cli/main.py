@@ -21,21 +21,26 @@ import typer
 
 import picogram
 from picogram.bitstream import Limits
-from picogram.cli import keys, models, queue, worker
+from picogram.cli import bench, keys, models, queue, worker
 from picogram.cli.batch import for_each, missing_extra, report, say
 from picogram.cli.files import check_target, read_bytes, write_bytes
 from picogram.cli.paths import IMAGE_SUFFIXES, STREAM, Item, expand, plan
+from picogram.cli.progress import progress_bar
 from picogram.cli.remote import API_KEY, ApiKeyName, Server, codec
 from picogram.cli.words import (
     caption_cost,
     given_caption,
+    given_objects,
     print_description,
     show_details,
     show_words,
     warn,
 )
+from picogram.diffusion.stages import MAX_GUIDANCE
 from picogram.errors import UsageError
 from picogram.images import MEDIA_TYPES
+from picogram.profiles.drawing import MOST_STEPS, Drawing
+from picogram.semantics.description import MASK_SIDES
 from picogram.semantics.words import ReadText
 
 app = typer.Typer(name="picogram", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -43,6 +48,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(queue.app, name="queue")
 app.command()(worker.worker)
+app.command()(bench.bench)
 
 
 class ImageFormat(StrEnum):
@@ -97,14 +103,25 @@ def encode(
         float | None, typer.Option("--quality", "-q", min=0, max=100, help="0 to 100.", show_default=False)
     ] = None,
     profile: Annotated[
-        str, typer.Option(help="How the picture is coded: base, or stc with a caption in the file.")
+        str,
+        typer.Option(
+            help="What the file holds: base, a picture; stc, a caption too; misc, sedic, objects as well; taco, as base."
+        ),
     ] = "base",
     caption: Annotated[
         str | None,
-        typer.Option(help="The caption, for --profile stc. Default: a captioner's.", show_default=False),
+        typer.Option(help="The caption. Default: a captioner's, if the file has one.", show_default=False),
     ] = None,
     caption_file: Annotated[
         Path | None, typer.Option(help="The caption in a UTF-8 file.", show_default=False)
+    ] = None,
+    objects_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--objects",
+            help="The objects, for --profile misc or sedic, as caption --json lists them. Default: a captioner's.",
+            show_default=False,
+        ),
     ] = None,
     overwrite: Overwrite = False,
     server: Server = None,
@@ -113,13 +130,15 @@ def encode(
     """Code images as .pico files. Give at most one of --bytes, --bpp and --quality."""
     if sum(value is not None for value in (budget, bpp, quality)) > 1:
         raise UsageError("give at most one of --bytes, --bpp and --quality")
-    words = given_caption(caption, caption_file)
+    words, objects = given_caption(caption, caption_file), given_objects(objects_file)
 
     def encode_one(item: Item) -> None:
         check_target(item.target, overwrite)
         start = time.perf_counter()
         source = sys.stdin.buffer if item.source is None else item.source
-        encoded = by.encode(source, bytes=budget, bpp=bpp, quality=quality, profile=profile, caption=words)
+        encoded = by.encode(
+            source, bytes=budget, bpp=bpp, quality=quality, profile=profile, caption=words, objects=objects
+        )
         data, aside = encoded.data, item.target is None
         write_bytes(item.target, data, overwrite)
         seconds = time.perf_counter() - start
@@ -130,8 +149,8 @@ def encode(
         warn(item.name, encoded.warnings)
 
     sources = expand(inputs, IMAGE_SUFFIXES)
-    if words is not None and len(sources) > 1:
-        raise UsageError("a caption fits one image only")
+    if len(sources) > 1 and (words is not None or objects is not None):
+        raise UsageError("a caption or objects fit one image only")
     items = plan(sources, out, picogram.SUFFIX, folder=_has_folder(inputs))
     with codec(server, api_key_env) as by:
         return for_each(items, encode_one, "encoding")
@@ -145,11 +164,27 @@ def decode(
         ImageFormat | None,
         typer.Option(help="Image format. Default: by the suffix of -o, else png.", show_default=False),
     ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Steps of the last pass, 0 to {MOST_STEPS}; 0: nothing is imagined. Default: the profile's.",
+            show_default=False,
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help=f"How closely words are followed, 0 to {MAX_GUIDANCE:g}. Default: the profile's.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of what is imagined; the same gives the same picture.")] = 0,
     overwrite: Overwrite = False,
     server: Server = None,
     api_key_env: ApiKeyName = API_KEY,
 ) -> int:
-    """Turn .pico files back into images."""
+    """Turn .pico files back into images. What a file does not hold is imagined."""
+    drawing = Drawing(steps, guidance, seed)
     items = expand(inputs, [picogram.SUFFIX])
     folder = _has_folder(inputs)
     media_type = f"image/{format or _format_of(out, folder=folder or len(items) > 1)}"
@@ -157,7 +192,9 @@ def decode(
     def decode_one(item: Item) -> None:
         check_target(item.target, overwrite)
         start = time.perf_counter()
-        drawn = by.decode(read_bytes(item.source, Limits.max_file_bytes), media_type)
+        data = read_bytes(item.source, Limits.max_file_bytes)
+        with progress_bar("drawing", shown=len(items) == 1) as progress:
+            drawn = by.decode(data, media_type, drawing, progress)
         write_bytes(item.target, drawn.data, overwrite)
         told = f"{drawn.width}x{drawn.height}, {time.perf_counter() - start:.2f} s"
         say(f"{_title(item)}: {told}", aside=item.target is None)
@@ -193,14 +230,19 @@ def inspect(
 def caption(
     images: Inputs,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line and image.")] = False,
+    mask_side: Annotated[
+        int, typer.Option(help="Rows and columns of masks: 8 suits --profile misc, 16 sedic.")
+    ] = MASK_SIDES[0],
     server: Server = None,
     api_key_env: ApiKeyName = API_KEY,
 ) -> int:
-    """Describe images in words, as encode --profile stc would."""
+    """Describe images in words, as encode with --profile stc, misc or sedic would."""
+    if mask_side not in MASK_SIDES[:2]:
+        raise UsageError(f"--mask-side is 8 or 16, not {mask_side}")
 
     def caption_one(item: Item) -> None:
         source = sys.stdin.buffer if item.source is None else item.source
-        print_description(item.name, by.describe(source), as_json=as_json)
+        print_description(item.name, by.describe(source, mask_side), as_json=as_json)
 
     with codec(server, api_key_env) as by:
         return for_each(expand(images, IMAGE_SUFFIXES), caption_one, "describing")
@@ -229,42 +271,6 @@ def serve(
     except ModuleNotFoundError as error:
         raise missing_extra(f"the server (no module {error.name})", "local") from error
     serve_forever(host=host, port=port, redis=redis)
-    return 0
-
-
-@app.command()
-def bench(
-    folder: Annotated[Path, typer.Argument(help="Folder of images.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("bench-results"),
-    codecs: Annotated[
-        str | None,
-        typer.Option(help="Comma-separated names. Default: all that are installed.", show_default=False),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first N images.", show_default=False)
-    ] = None,
-    bpps: Annotated[
-        str | None,
-        typer.Option(help="Comma-separated rates. Default: 0.0075,0.015,0.03,0.05,0.1.", show_default=False),
-    ] = None,
-    reuse: Annotated[
-        Path | None,
-        typer.Option(help="results.json whose rows of other codecs are taken over.", show_default=False),
-    ] = None,
-) -> int:
-    """Compare Picogram with other codecs at equal size."""
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder")
-    names = [name.strip() for name in codecs.split(",") if name.strip()] if codecs else None
-    try:
-        rates = [float(rate) for rate in bpps.split(",")] if bpps else None
-    except ValueError as error:
-        raise UsageError(f"--bpps takes numbers with commas between them, not {bpps}") from error
-    try:
-        from picogram.bench.command import bench as run_bench
-    except ModuleNotFoundError as error:
-        raise missing_extra(f"the benchmark (no module {error.name})", "bench") from error
-    run_bench(folder, out, names, limit, rates, reuse)
     return 0
 
 

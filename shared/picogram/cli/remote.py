@@ -9,9 +9,9 @@ torch nor models are needed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, Protocol
 
@@ -23,11 +23,15 @@ from picogram.cli.batch import missing_extra
 from picogram.cli.png_text import with_text
 from picogram.errors import UsageError
 from picogram.images import read_image, write_image
-from picogram.semantics.description import Description
+from picogram.profiles.drawing import Drawing, Told
+from picogram.semantics.description import Description, Region
 from picogram.semantics.words import default_words
 
 if TYPE_CHECKING:
-    from picogram.client import Client
+    from picogram.client import Client, Event
+
+Progress = Callable[[float], None]
+"""Hears how much of a picture is drawn, 0 to 1."""
 
 API_KEY: Final = "PICOGRAM_API_KEY"
 SOFTWARE: Final = {"Software": "picogram; partly imagined"}
@@ -76,13 +80,14 @@ class Codec(Protocol):
         quality: float | None,
         profile: str,
         caption: str | None,
+        objects: Sequence[Region] | None,
     ) -> Coded: ...
 
-    def decode(self, data: bytes, media_type: str) -> Drawn: ...
+    def decode(self, data: bytes, media_type: str, drawing: Drawing, progress: Progress | None) -> Drawn: ...
 
     def inspect(self, data: bytes) -> picogram.Inspection: ...
 
-    def describe(self, source: Path | BinaryIO) -> Description: ...
+    def describe(self, source: Path | BinaryIO, mask_side: int) -> Description: ...
 
 
 class Here:
@@ -97,14 +102,16 @@ class Here:
         quality: float | None,
         profile: str,
         caption: str | None,
+        objects: Sequence[Region] | None,
     ) -> Coded:
         encoded = picogram.encode_detailed(
-            source, bytes=bytes, bpp=bpp, quality=quality, profile=profile, caption=caption
+            source, bytes=bytes, bpp=bpp, quality=quality, profile=profile, caption=caption, objects=objects
         )
         return Coded(encoded.data, encoded.warnings, encoded.description, encoded.coders)
 
-    def decode(self, data: bytes, media_type: str) -> Drawn:
-        decoded = picogram.decode_detailed(data)
+    def decode(self, data: bytes, media_type: str, drawing: Drawing, progress: Progress | None) -> Drawn:
+        watch = Told(progress) if progress else None
+        decoded = picogram.decode_detailed(data, **asdict(drawing), watch=watch)
         image = decoded.picture
         written = _signed(write_image(image, media_type), media_type, decoded.description)
         return Drawn(written, image.width, image.height, decoded.description, decoded.warnings)
@@ -112,8 +119,8 @@ class Here:
     def inspect(self, data: bytes) -> picogram.Inspection:
         return picogram.inspect(data)
 
-    def describe(self, source: Path | BinaryIO) -> Description:
-        (description,) = default_words().describe([read_image(source)])
+    def describe(self, source: Path | BinaryIO, mask_side: int) -> Description:
+        (description,) = default_words().describe([read_image(source)], side=mask_side)
         return description
 
 
@@ -132,21 +139,31 @@ class There:
         quality: float | None,
         profile: str,
         caption: str | None,
+        objects: Sequence[Region] | None,
     ) -> Coded:
+        from picogram.semantics.objects import split_objects
         from picogram.text.coder import coder_of
 
         encoded = self._client.encode(
-            source, bytes=bytes, bpp=bpp, quality=quality, profile=profile, caption=caption
+            source, bytes=bytes, bpp=bpp, quality=quality, profile=profile, caption=caption, objects=objects
         )
         if encoded.caption is None:
             return Coded(encoded.data, encoded.warnings)
         # What was given is whole; the answer's header is not where the caption is long.
-        description = Description(encoded.caption if caption is None else caption)
-        coders = {name: coder_of(section) for name, section in parse(encoded.data).optional.items()}
+        description = Description(encoded.caption if caption is None else caption, tuple(objects or ()))
+        texts = parse(encoded.data).optional
+        if "objects" in texts:
+            texts = texts | {"objects": split_objects(texts["objects"])[0]}
+        coders = {name: coder_of(text) for name, text in texts.items()}
         return Coded(encoded.data, encoded.warnings, description, coders)
 
-    def decode(self, data: bytes, media_type: str) -> Drawn:
-        decoded = self._client.decode(data, media_type)
+    def decode(self, data: bytes, media_type: str, drawing: Drawing, progress: Progress | None) -> Drawn:
+        def tell(event: Event) -> None:
+            if progress and event.name == "progress" and event.data.get("step") == "decoder":
+                progress(event.data["fraction"])
+
+        wishes = {name: value for name, value in asdict(drawing).items() if value is not None}
+        decoded = self._client.decode(data, media_type, on_progress=tell if progress else None, **wishes)
         description = None if decoded.caption is None else Description(self._whole(data, decoded.caption))
         written = _signed(decoded.data, decoded.media_type, description)
         return Drawn(written, decoded.width, decoded.height, description, decoded.warnings)
@@ -154,8 +171,8 @@ class There:
     def inspect(self, data: bytes) -> picogram.Inspection:
         return self._client.inspect(data)
 
-    def describe(self, source: Path | BinaryIO) -> Description:
-        return self._client.describe(source)
+    def describe(self, source: Path | BinaryIO, mask_side: int) -> Description:
+        return self._client.describe(source, mask_side=mask_side)
 
     def _whole(self, data: bytes, caption: str) -> str:
         """The caption of a file, of which a header may hold the start only."""

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Words on the command line: captions that come in, and descriptions that are shown."""
+"""Words on the command line: captions and objects that come in, and descriptions that are shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import picogram
 from picogram.cli.batch import VISIBLE, say
 from picogram.cli.files import read_bytes
 from picogram.errors import LimitExceeded, UsageError
-from picogram.semantics.description import MAX_CAPTION_CHARACTERS, printable
+from picogram.jobs.words import MAX_JSON_CHARACTERS, objects_of_json, plain_description
+from picogram.semantics.description import MAX_CAPTION_CHARACTERS, Region, printable
 
 _UTF8_BYTES = 4
 
@@ -37,6 +38,16 @@ def given_caption(text: str | None, file: Path | None) -> str | None:
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from error
     return content[:-2] if content.endswith("\r\n") else content.removesuffix("\n")
+
+
+def given_objects(file: Path | None) -> tuple[Region, ...] | None:
+    """The objects of --objects. Raises UsageError if the file cannot be read or is not the JSON of such a list."""
+    if file is None:
+        return None
+    try:
+        return objects_of_json(read_bytes(file, MAX_JSON_CHARACTERS))
+    except (LimitExceeded, UsageError) as error:
+        raise UsageError(f"{file}: {error}") from error
 
 
 def show_words(description: picogram.Description | None, cost: str = "", *, aside: bool = False) -> None:
@@ -65,13 +76,9 @@ def warn(name: str, warnings: tuple[str, ...]) -> None:
 
 
 def print_description(name: str, description: picogram.Description, *, as_json: bool) -> None:
-    """A description on stdout: lines for a person, or one line of JSON with masks as rows of 0 and 1."""
+    """A description on stdout: lines for a person, or one line of JSON as the server's."""
     if as_json:
-        objects = [
-            {"name": r.name, "detail": r.detail, "mask": r.mask.astype(int).tolist()}
-            for r in description.objects
-        ]
-        print(json.dumps({"file": name, "caption": description.caption, "objects": objects}))
+        print(json.dumps({"file": name, **plain_description(description)}))
     else:
         say(name)
         show_words(description)

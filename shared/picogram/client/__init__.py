@@ -33,7 +33,7 @@ from picogram.client.errors import (
     UnsupportedMediaType,
 )
 from picogram.client.sync import Client, RemoteJob
-from picogram.client.tasks import EncodeOptions
+from picogram.client.tasks import DecodeOptions, EncodeOptions
 from picogram.jobs.state import Event, JobState
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "BodyTooLarge",
     "Client",
     "ConnectionFailed",
+    "DecodeOptions",
     "Decoded",
     "EncodeOptions",
     "Encoded",

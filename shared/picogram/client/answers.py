@@ -7,6 +7,7 @@ Everything here raises BadAnswer for an answer that is not what ``docs/http.md``
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -64,7 +65,8 @@ class Encoded:
 class Decoded:
     """An image file of ``media_type``, and the picture in it, which is read when it is first asked for.
 
-    ``caption``, ``warnings``, ``timings``, ``job``: as in ``Encoded``.
+    ``steps`` of the last pass (0: nothing was imagined) and ``seed`` give the same picture again; None where the server
+    does not say. ``caption``, ``warnings``, ``timings``, ``job``: as in ``Encoded``.
     """
 
     data: bytes
@@ -75,6 +77,8 @@ class Decoded:
     warnings: tuple[str, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     job: str = ""
+    steps: int | None = None
+    seed: int | None = None
 
     @cached_property
     def picture(self) -> Image.Image:
@@ -99,7 +103,9 @@ def read_decoded(answer: Answer) -> Decoded:
     if not answer.media_type.startswith("image/"):
         raise BadAnswer(f"expected an image, not {answer.media_type or 'nothing'}", status=answer.status)
     with _promised(answer):
-        return Decoded(answer.body, answer.media_type, **_size(answer), **_told(answer))
+        drawn = {name: answer.headers.get(f"x-picogram-{name}") for name in ("steps", "seed")}
+        facts: dict[str, Any] = {name: int(value) for name, value in drawn.items() if value is not None}
+        return Decoded(answer.body, answer.media_type, **facts, **_size(answer), **_told(answer))
 
 
 def read_inspection(answer: Answer) -> Inspection:
@@ -166,6 +172,29 @@ def read_event(message: httpx2.ServerSentEvent) -> Event | None:
         return Event(message.id, message.event, float(data.pop("at")), data)  # type: ignore[arg-type]
     except (LookupError, TypeError, ValueError) as error:
         raise BadAnswer(f"the server sent an unreadable {message.event} event") from error
+
+
+def read_preview(event: Event) -> Image.Image:
+    """The early picture of a ``preview`` event, RGB, smaller than the final one."""
+    try:
+        return read_image(base64.b64decode(event.data["data"], validate=True))
+    except (LookupError, TypeError, ValueError, PicogramError) as error:
+        raise BadAnswer("the server sent an unreadable preview") from error
+
+
+def heard_by(
+    on_progress: Callable[[Event], object] | None, on_preview: Callable[[Image.Image], object] | None
+) -> Callable[[Event], object] | None:
+    """What is to hear a job's events: previews go to ``on_preview``, if there is one, and all else to ``on_progress``."""
+    if on_preview is None:
+        return on_progress
+
+    def hear(event: Event) -> object:
+        if event.name == "preview":
+            return on_preview(read_preview(event))
+        return None if on_progress is None else on_progress(event)
+
+    return hear
 
 
 def _told(answer: Answer) -> dict[str, Any]:

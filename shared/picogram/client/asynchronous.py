@@ -12,14 +12,15 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 
 import anyio
 import httpx2
+from PIL import Image
 
 from picogram.api import ImageSource, Inspection
-from picogram.client import flows, tasks, wire
+from picogram.client import answers, flows, tasks, wire
 from picogram.client.answers import Decoded, Encoded, reader_of
 from picogram.client.errors import Answer
 from picogram.client.flows import Done, Flow
 from picogram.client.policy import Allowance, Policy
-from picogram.client.tasks import Call, EncodeOptions, Task
+from picogram.client.tasks import Call, DecodeOptions, EncodeOptions, Task
 from picogram.errors import PicogramError
 from picogram.jobs.job import Priority
 from picogram.jobs.state import Event, JobState
@@ -27,7 +28,8 @@ from picogram.semantics.description import Description
 
 T = TypeVar("T")
 OnProgress = Callable[[Event], object]
-"""May be a coroutine function, which is awaited."""
+OnPreview = Callable[[Image.Image], object]
+"""Both may be coroutine functions, which are awaited."""
 
 
 class AsyncClient:
@@ -70,11 +72,13 @@ class AsyncClient:
         data: bytes,
         media_type: str = "image/png",
         *,
-        priority: Priority | None = None,
         on_progress: OnProgress | None = None,
+        on_preview: OnPreview | None = None,
+        **options: Unpack[DecodeOptions],
     ) -> Decoded:
         """``Client.decode``."""
-        return await self._perform(partial(tasks.decode_task, data, media_type, priority), on_progress)
+        heard_by = answers.heard_by(on_progress, on_preview)
+        return await self._perform(partial(tasks.decode_task, data, media_type, options), heard_by)
 
     async def inspect(self, data: bytes) -> Inspection:
         """``Client.inspect``."""
@@ -84,11 +88,12 @@ class AsyncClient:
         self,
         source: ImageSource,
         *,
+        mask_side: int = 8,
         priority: Priority | None = None,
         on_progress: OnProgress | None = None,
     ) -> Description:
         """``Client.describe``."""
-        return await self._perform(partial(tasks.describe_task, source, priority), on_progress)
+        return await self._perform(partial(tasks.describe_task, source, mask_side, priority), on_progress)
 
     async def models(self) -> dict[str, Any]:
         """``Client.models``."""
@@ -110,10 +115,10 @@ class AsyncClient:
         return await self._submit(partial(tasks.encode_task, source, options))
 
     async def submit_decode(
-        self, data: bytes, media_type: str = "image/png", *, priority: Priority | None = None
+        self, data: bytes, media_type: str = "image/png", **options: Unpack[DecodeOptions]
     ) -> AsyncRemoteJob[Decoded]:
         """``Client.submit_decode``."""
-        return await self._submit(partial(tasks.decode_task, data, media_type, priority))
+        return await self._submit(partial(tasks.decode_task, data, media_type, options))
 
     async def job(self, job_id: str) -> AsyncRemoteJob[Any]:
         """``Client.job``."""

@@ -12,14 +12,15 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack
 
 import httpx2
+from PIL import Image
 
 from picogram.api import ImageSource, Inspection
-from picogram.client import flows, tasks, wire
+from picogram.client import answers, flows, tasks, wire
 from picogram.client.answers import Decoded, Encoded, reader_of
 from picogram.client.errors import Answer
 from picogram.client.flows import Done, Flow
 from picogram.client.policy import Allowance, Policy
-from picogram.client.tasks import Call, EncodeOptions, Task
+from picogram.client.tasks import Call, DecodeOptions, EncodeOptions, Task
 from picogram.errors import PicogramError
 from picogram.jobs.job import Priority
 from picogram.jobs.state import Event, JobState
@@ -27,6 +28,7 @@ from picogram.semantics.description import Description
 
 T = TypeVar("T")
 OnProgress = Callable[[Event], object]
+OnPreview = Callable[[Image.Image], object]
 
 
 class Client:
@@ -81,11 +83,17 @@ class Client:
         data: bytes,
         media_type: str = "image/png",
         *,
-        priority: Priority | None = None,
         on_progress: OnProgress | None = None,
+        on_preview: OnPreview | None = None,
+        **options: Unpack[DecodeOptions],
     ) -> Decoded:
-        """The picture of a ``.pico`` file, as a file of ``media_type``: image/png, webp, avif or jpeg."""
-        return self._perform(tasks.decode_task(data, media_type, priority), on_progress)
+        """The picture of a ``.pico`` file, as a file of ``media_type``: image/png, webp, avif or jpeg.
+
+        ``options``: see DecodeOptions. ``on_preview`` gets the base picture, small, before anything is imagined;
+        ``on_progress`` the other events.
+        """
+        heard_by = answers.heard_by(on_progress, on_preview)
+        return self._perform(tasks.decode_task(data, media_type, options), heard_by)
 
     def inspect(self, data: bytes) -> Inspection:
         """What a ``.pico`` file says of itself and where its bytes went; no picture is drawn."""
@@ -95,11 +103,12 @@ class Client:
         self,
         source: ImageSource,
         *,
+        mask_side: int = 8,
         priority: Priority | None = None,
         on_progress: OnProgress | None = None,
     ) -> Description:
-        """What the captioner sees in an image."""
-        return self._perform(tasks.describe_task(source, priority), on_progress)
+        """What the captioner sees in an image. ``mask_side``: of the objects' masks, 8 (as "misc") or 16 ("sedic")."""
+        return self._perform(tasks.describe_task(source, mask_side, priority), on_progress)
 
     def models(self) -> dict[str, Any]:
         """Profiles, models and limits of the server."""
@@ -119,10 +128,10 @@ class Client:
         return self._submit(tasks.encode_task(source, options))
 
     def submit_decode(
-        self, data: bytes, media_type: str = "image/png", *, priority: Priority | None = None
+        self, data: bytes, media_type: str = "image/png", **options: Unpack[DecodeOptions]
     ) -> RemoteJob[Decoded]:
         """Start what ``decode`` does, and go on."""
-        return self._submit(tasks.decode_task(data, media_type, priority))
+        return self._submit(tasks.decode_task(data, media_type, options))
 
     def job(self, job_id: str) -> RemoteJob[Any]:
         """A job that was submitted earlier, perhaps by another process with the same API key. Raises JobUnknown."""

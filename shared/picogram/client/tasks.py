@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 from urllib.parse import quote
@@ -26,21 +27,35 @@ from picogram.client.errors import Answer
 from picogram.client.sources import image_bytes
 from picogram.errors import LimitExceeded, NotAPicogram, UsageError
 from picogram.jobs.job import Priority
-from picogram.semantics.description import Description
+from picogram.jobs.words import plain_objects
+from picogram.profiles.drawing import Drawing
+from picogram.semantics.description import MASK_SIDES, Description, Region
 
 T = TypeVar("T")
+_DRAWING = ("steps", "guidance", "seed")
 
 
 class EncodeOptions(TypedDict, total=False):
-    """At most one of ``bytes``, ``bpp`` and ``quality`` (0 to 100; default 35); profile "base" or "stc"; a caption for
-    "stc", by default the captioner's; priority "high" or "normal"."""
+    """At most one of ``bytes``, ``bpp`` and ``quality`` (0 to 100; default 35); profile "base", "stc", "misc", "taco" or
+    "sedic"; a caption, and objects for "misc" and "sedic", by default the captioner's; priority "high" or "normal"."""
 
     bytes: int | None
     bpp: float | None
     quality: float | None
     profile: str
     caption: str | None
+    objects: Sequence[Region] | None
     priority: Priority
+
+
+class DecodeOptions(TypedDict, total=False):
+    """``steps`` of the last pass, 0 to 50 (0: the base picture, nothing imagined), and ``guidance``, 0 to 20, by default
+    the profile's; ``seed``, 0 to 2**32 - 1, default 0: the same gives the same picture; priority "high" or "normal"."""
+
+    steps: int | None
+    guidance: float | None
+    seed: int
+    priority: Priority | None
 
 
 @dataclass(frozen=True)
@@ -70,17 +85,22 @@ def encode_task(source: ImageSource, options: EncodeOptions) -> Task[Encoded]:
     """Raises UsageError, UnreadableImage and ImageTooLarge for what need not be sent to be refused."""
     data, media_type = image_bytes(source)
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
-    priority, caption = given.pop("priority", None), given.pop("caption", None)
+    priority = given.pop("priority", None)
+    words = _words(given.pop("caption", None), given.pop("objects", None))
     params = {key: str(value) for key, value in given.items()}
-    if caption is not None:
-        # In a form: a long caption would not fit a URL.
-        data, media_type = _form(data, Description(caption).caption)
+    if words:
+        # In a form: they might not fit a URL.
+        data, media_type = _form(data, words)
     return Task(_post("/v1/encode", data, media_type, params, priority), read_encoded)
 
 
-def decode_task(data: bytes, media_type: str, priority: Priority | None) -> Task[Decoded]:
-    """Raises NotAPicogram and LimitExceeded for what need not be sent to be refused."""
-    call = _post("/v1/decode", _file(data), MEDIA_TYPE, {}, priority, Accept=media_type)
+def decode_task(data: bytes, media_type: str, options: DecodeOptions) -> Task[Decoded]:
+    """Raises UsageError, NotAPicogram and LimitExceeded for what need not be sent to be refused."""
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    priority = given.pop("priority", None)
+    Drawing(**{key: value for key, value in given.items() if key in _DRAWING})
+    params = {key: str(value) for key, value in given.items()}
+    call = _post("/v1/decode", _file(data), MEDIA_TYPE, params, priority, Accept=media_type)
     return Task(call, read_decoded)
 
 
@@ -89,9 +109,10 @@ def inspect_task(data: bytes) -> Task[Inspection]:
     return Task(_post("/v1/inspect", _file(data), MEDIA_TYPE), read_inspection)
 
 
-def describe_task(source: ImageSource, priority: Priority | None) -> Task[Description]:
+def describe_task(source: ImageSource, mask_side: int, priority: Priority | None) -> Task[Description]:
     """Raises what ``encode_task`` does."""
-    return Task(_post("/v1/describe", *image_bytes(source), {}, priority), read_description)
+    params = {"mask_side": str(mask_side)} if mask_side != MASK_SIDES[0] else {}
+    return Task(_post("/v1/describe", *image_bytes(source), params, priority), read_description)
 
 
 def job_path(job: str, what: str = "") -> str:
@@ -113,10 +134,15 @@ def _post(
     return Call("POST", path, params or {}, headers, content)
 
 
-def _form(image: bytes, caption: str) -> tuple[bytes, str]:
-    request = httpx2.Request(
-        "POST", "http://form.invalid", data={"caption": caption}, files={"image": ("image", image)}
-    )
+def _words(caption: str | None, objects: Sequence[Region] | None) -> dict[str, str]:
+    """Form fields for words that are given. Raises UsageError for what no file can hold."""
+    description = Description(caption or "", tuple(objects or ()))
+    fields = {} if caption is None else {"caption": caption}
+    return fields if objects is None else fields | {"objects": json.dumps(plain_objects(description.objects))}
+
+
+def _form(image: bytes, fields: Mapping[str, str]) -> tuple[bytes, str]:
+    request = httpx2.Request("POST", "http://form.invalid", data=fields, files={"image": ("image", image)})
     return request.read(), request.headers["content-type"]
 
 

@@ -12,21 +12,19 @@ generator in float32, so a seed gives the same picture in any batch and, within 
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from picogram.diffusion.model import ALIGN, DiffusionNet, Guide
-from picogram.diffusion.text import Encoded
+from picogram.diffusion.model import ALIGN
+from picogram.diffusion.stages import MAX_STEPS
 from picogram.latent.transforms import STRIDE
 
 NOISE = 0.15
 """Deviation of the noise on the base picture at time 0, in units of the picture's 0..1."""
-MAX_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -70,39 +68,6 @@ def times(steps: int, start: float = 0.0) -> list[float]:
     if not 1 <= steps <= MAX_STEPS or not 0 <= start < 1:
         raise ValueError(f"steps must be 1 to {MAX_STEPS} and the start 0 to below 1")
     return [start + (1 - start) * i / steps for i in range(steps)] + [1.0]
-
-
-@torch.inference_mode()
-def restore(
-    net: DiffusionNet,
-    condition: Condition,
-    seeds: Sequence[int],
-    steps: int,
-    text: Encoded,
-    negative: Encoded | None = None,
-    guidance: float = 1.0,
-    guide: Guide | None = None,
-    between: Callable[[int, Tensor], None] = lambda *_: None,
-) -> Tensor:
-    """The restored pictures ``[B, 3, H, W]`` 0..1.
-
-    ``guidance``: 1 uses ``text`` alone; other values extrapolate from the prediction with ``negative`` (an empty or
-    a negative caption, needed then). ``between(step, prediction)`` is called after every step and may raise to stop.
-    """
-    height, width = condition.base.shape[2:]
-    c = condition.aligned()
-    moments = times(steps)
-    x = c.base + NOISE * draw_noise(seeds, *c.base.shape[2:]).to(c.base)
-    for step, (now, until) in enumerate(itertools.pairwise(moments)):
-        time = x.new_full((len(x),), now)
-        clean = net(x, c.base, c.latent, c.rate, time, text, guide)
-        if guidance != 1.0 and negative is not None:
-            without = net(x, c.base, c.latent, c.rate, time, negative)
-            clean = without + guidance * (clean - without)
-        clean = clean.clamp(0, 1)  # as in training
-        x = euler(x, clean, now, until)
-        between(step, clean)
-    return x[:, :, :height, :width].clamp(0, 1)
 
 
 def _padded(x: Tensor, height: int, width: int) -> Tensor:

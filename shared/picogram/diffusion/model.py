@@ -18,7 +18,6 @@ No normalisation over positions, so tiles agree but for the attention at stride 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from picogram.diffusion.denoiser import Guide
 from picogram.diffusion.text import Encoded, TextEncoder, Words
 from picogram.latent.transforms import RateBias, Synthesis
 
@@ -34,9 +34,6 @@ PATCH = 4
 SQUARE = 16
 ALIGN = 32
 """Picture sides must be multiples of this."""
-
-Guide = Callable[[Tensor], Tensor]
-"""Looks at or changes cross-attention logits ``[B, heads, h, w, 1 + T]`` before the softmax, layer by layer."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +120,9 @@ class CrossAttention(nn.Module):
         q = self.query(self.norm(x.permute(0, 2, 3, 1))).unflatten(-1, (self.heads, -1))
         k, v = (m(text.tokens).unflatten(-1, (self.heads, -1)) for m in (self.key, self.value))
         logits = torch.einsum("bhwnd,btnd->bnhwt", q, k).float() / math.sqrt(q.shape[-1])
+        logits = logits.masked_fill(~text.mask[:, None, None, None], -torch.inf)
         if guide is not None:
             logits = guide(logits)
-        logits = logits.masked_fill(~text.mask[:, None, None, None], -torch.inf)
         mixed = torch.einsum("bnhwt,btnd->bhwnd", logits.softmax(-1).to(v.dtype), v).flatten(3)
         out: Tensor = x + self.out(mixed).permute(0, 3, 1, 2)
         return out

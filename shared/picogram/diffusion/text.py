@@ -37,6 +37,11 @@ class Encoded:
     tokens: Tensor
     mask: Tensor
 
+    @property
+    def words(self) -> Tensor:
+        """``mask`` without the learnt token."""
+        return torch.cat((torch.zeros_like(self.mask[:, :1]), self.mask[:, 1:]), 1)
+
 
 class WordTable:
     """Token ids to unit-variance vectors, from the tensors of the shipped language model."""

@@ -4,44 +4,89 @@
 
 Description <-> {"caption": "...", "objects": [{"name": "dog", "detail": "wet", "mask": ["..##....", ...]}]}
 sections    <-> {"caption": "base64"}
+
+The list of objects is also what callers send; ``objects_of`` trusts nothing of it.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 
-from picogram.semantics.description import Description, Region
+from picogram.errors import UsageError
+from picogram.semantics.description import MASK_SIDES, MAX_OBJECTS, Description, Region
 
+MAX_JSON_CHARACTERS: Final = 128 * 1024
+"""Of a list of objects, some of whose characters may be escaped."""
 _MARKS = ".#"
 """A cell outside and inside an object's mask."""
+_FIELDS = ("name", "detail", "mask")
 
 
 def plain_description(description: Description) -> dict[str, Any]:
     """Caption and objects; a mask is a list of rows from the top, with ``#`` where the object is."""
-    objects = [
+    return {"caption": description.caption, "objects": plain_objects(description.objects)}
+
+
+def plain_objects(objects: Sequence[Region]) -> list[dict[str, Any]]:
+    """The objects of ``plain_description``."""
+    return [
         {
             "name": region.name,
             "detail": region.detail,
             "mask": ["".join(_MARKS[cell] for cell in row) for row in region.mask.astype(int).tolist()],
         }
-        for region in description.objects
+        for region in objects
     ]
-    return {"caption": description.caption, "objects": objects}
 
 
 def description_of(plain: Mapping[str, Any]) -> Description:
     """The inverse of ``plain_description``. Raises UsageError for what a description cannot hold."""
-    objects = tuple(
-        Region(
-            each["name"], each["detail"], np.array([[c == _MARKS[1] for c in row] for row in each["mask"]])
-        )
-        for each in plain["objects"]
-    )
-    return Description(plain["caption"], objects)
+    return Description(plain["caption"], objects_of(plain["objects"]))
+
+
+def objects_of(plain: object) -> tuple[Region, ...]:
+    """The inverse of ``plain_objects``; a detail may be missing. Raises UsageError for anything else."""
+    if not isinstance(plain, list):
+        raise UsageError("objects are a list")
+    if len(plain) > MAX_OBJECTS:
+        raise UsageError(f"{len(plain)} objects are more than the {MAX_OBJECTS} that a file may hold")
+    return tuple(_region(each) for each in plain)
+
+
+def objects_of_json(text: str | bytes) -> tuple[Region, ...]:
+    """Objects from the JSON of their list. Raises UsageError for anything else."""
+    if len(text) > MAX_JSON_CHARACTERS:
+        raise UsageError(f"the objects have more than {MAX_JSON_CHARACTERS:,} characters of JSON")
+    try:
+        plain = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise UsageError(f"the objects are not JSON: {reason}") from error
+    return objects_of(plain)
+
+
+def _region(plain: object) -> Region:
+    if not isinstance(plain, dict):
+        raise UsageError("an object is a JSON object with name, detail and mask")
+    if strange := set(plain) - set(_FIELDS):
+        raise UsageError(f"an object has no {min(strange)[:40]!r}, only name, detail and mask")
+    name, detail = plain.get("name"), plain.get("detail", "")
+    if not isinstance(name, str) or not isinstance(detail, str):
+        raise UsageError("an object's name and detail are strings")
+    return Region(name, detail, _mask(plain.get("mask")))
+
+
+def _mask(rows: object) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    if not isinstance(rows, list) or not all(isinstance(row, str) and not row.strip(_MARKS) for row in rows):
+        raise UsageError("an object's mask is a list of rows of '.' and '#'")
+    if len(rows) not in MASK_SIDES or any(len(row) != len(rows) for row in rows):
+        raise UsageError("an object's mask has as many columns as rows: 8, 16, 32 or 64")
+    return np.array([[cell == _MARKS[1] for cell in row] for row in rows], dtype=np.bool_)
 
 
 def plain_sections(sections: Mapping[str, bytes]) -> dict[str, str]:

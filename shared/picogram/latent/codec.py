@@ -124,10 +124,20 @@ class PhotoCodec:
     @torch.inference_mode()
     def decode(self, section: bytes, width: int, height: int) -> Pixels:
         """The picture ``[height, width, 3] uint8`` of a latent section; CorruptBitstream if it cannot be."""
+        return self.synthesise(*self.latent(section, width, height), width, height)
+
+    @torch.inference_mode()
+    def latent(self, section: bytes, width: int, height: int) -> tuple[Tensor, float]:
+        """The decoded latent ``[1, C, h, w]``, gains undone, and its rate 0..1. Raises as ``steps``."""
         steps, rate = self.steps(section, width, height)
-        rows, cols = steps.shape[2:]
-        position = torch.tensor([rate / (RATE_COUNT - 1)])
-        y = steps.float() / self.net.gain(position)
+        position = rate / (RATE_COUNT - 1)
+        return steps.float() / self.net.gain(torch.tensor([position])), position
+
+    @torch.inference_mode()
+    def synthesise(self, y: Tensor, rate: float, width: int, height: int) -> Pixels:
+        """The picture ``[height, width, 3] uint8`` of what ``latent`` gave."""
+        rows, cols = y.shape[2:]
+        position = torch.tensor([rate])
         picture = np.empty((rows * STRIDE, cols * STRIDE, 3), np.uint8)
         for row, col in tiles(rows, cols, SYNTHESIS_HALO):
             out = self.net.synthesis(y[:, :, row.read, col.read], position)

@@ -16,6 +16,9 @@ from picogram.errors import ModelDamaged, ModelMissing, UnknownModel
 DEFAULT_LATENT = 1
 """Id of the latent model that new files are written with."""
 
+DEFAULT_DIFFUSION = 1
+"""Id of the diffusion model that restores pictures; files do not depend on it."""
+
 
 def weights_folder() -> Path:
     """Where the embedded weights lie."""

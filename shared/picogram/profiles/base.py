@@ -3,7 +3,6 @@
 """The latent of a picture at the best rate that fits, beside whatever words the file carries; all of profile ``base``.
 
 picture ── halve 0..3 times ── latent codec at the best rate that fits ── .pico
-.pico ── latent codec ── enlarge to the original size ── picture
 """
 
 from __future__ import annotations
@@ -92,16 +91,6 @@ def encode_within(
 def words_size(words: Mapping[str, bytes]) -> int:
     """Bytes that sections add to a file, their lengths in the header included."""
     return sum(len(write_varint(len(section))) + len(section) for section in words.values())
-
-
-def decode(picogram: Picogram) -> Image.Image:
-    """The picture of a parsed file, at its original size."""
-    header = picogram.header
-    pixels = load_codec(header.model).decode(picogram.latent, *header.coded_size)
-    picture = Image.fromarray(pixels)
-    if header.halvings:
-        picture = picture.resize((header.width, header.height), Image.Resampling.BICUBIC)
-    return picture
 
 
 def largest_rate(estimate: Callable[[int], float], budget: int, pixels: int = 1 << 18) -> int | None:

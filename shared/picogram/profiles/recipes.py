@@ -1,13 +1,18 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""The profiles as data: which text sections their files have, and which of the profiles this release writes."""
+"""The profiles as data: which text sections their files have, which masks, and which of them this release writes.
+
+``check_words`` says what is wrong with words that a caller gives for a profile, before any work is done.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from picogram.bitstream import Picogram, Profile
-from picogram.errors import UnsupportedProfile
+from picogram.errors import UnsupportedProfile, UsageError
+from picogram.semantics.description import Description, Region
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,11 @@ class Recipe:
     written: bool = False
     drawn_in_full: bool = False
     """Whether this release does all that the profile asks of a decoder."""
+    max_objects: int = 0
+    mask_sides: tuple[int, ...] = ()
+    """Sides that masks may have; those that a captioner finds have the first of them."""
+    guided: bool = False
+    """Whether a caption, which is not in the file, may guide the encoder."""
 
     @property
     def name(self) -> str:
@@ -32,9 +42,18 @@ RECIPES = {
     for recipe in (
         Recipe(Profile.BASE, written=True, drawn_in_full=True),
         Recipe(Profile.STC, ("caption",), ("caption",), written=True, drawn_in_full=True),
-        Recipe(Profile.MISC, ("caption", "objects"), ("caption",)),
-        Recipe(Profile.TACO),
-        Recipe(Profile.SEDIC, ("caption", "objects"), ("caption",)),
+        Recipe(
+            Profile.MISC, ("caption", "objects"), ("caption",), written=True, max_objects=3, mask_sides=(8,)
+        ),
+        Recipe(Profile.TACO, written=True, guided=True),
+        Recipe(
+            Profile.SEDIC,
+            ("caption", "objects"),
+            ("caption",),
+            written=True,
+            max_objects=8,
+            mask_sides=(16, 32, 64),
+        ),
     )
 }
 BASE = RECIPES[Profile.BASE]
@@ -46,8 +65,31 @@ def recipe_to_write(name: str) -> Recipe:
         if recipe.name == name:
             if recipe.written:
                 return recipe
-            raise UnsupportedProfile(f"profile {name!r} cannot be encoded yet")
+            raise UnsupportedProfile(f"profile {name!r} cannot be encoded")
     raise UnsupportedProfile(f"profile {name!r} is not known")
+
+
+def check_words(recipe: Recipe, caption: str | None, objects: Sequence[Region] | None) -> None:
+    """UsageError for words that the profile does not take or that cannot be coded. None: nothing was given."""
+    if caption is not None:
+        if "caption" not in recipe.sections and not recipe.guided:
+            raise UsageError(f"profile {recipe.name} carries no caption: use profile stc (--profile stc)")
+        if not isinstance(caption, str):
+            raise UsageError(f"the caption must be a string, not {type(caption).__name__}")
+    objects = tuple(objects or ())
+    if objects and not recipe.max_objects:
+        raise UsageError(f"profile {recipe.name} carries no objects: use profile misc or sedic")
+    if len(objects) > recipe.max_objects:
+        raise UsageError(
+            f"profile {recipe.name} takes up to {recipe.max_objects} objects, not {len(objects)}"
+        )
+    for region in objects:
+        if not isinstance(region, Region):
+            raise UsageError(f"an object must be a Region, not {type(region).__name__}")
+        if len(region.mask) not in recipe.mask_sides:
+            sides = ", ".join(map(str, recipe.mask_sides))
+            raise UsageError(f"masks of profile {recipe.name} have a side of {sides}, not {len(region.mask)}")
+    Description(caption or "", objects)
 
 
 def reading_notes(picogram: Picogram) -> tuple[str, ...]:

@@ -2,17 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encoding with words, in three steps that may run in three places.
 
-    pictures, captions ── prepare ──> [Prepared]     describe where nobody gave a caption, then code; needs Words
+    pictures, [Given] ── prepare ──> [Prepared]      describe what nobody gave, then code all that may be written
     picture, Prepared ── assemble ──> Encoded        the latent gets what the words leave of the budget
-    Encoded ── recode ──> Encoded                    the words again, knowing the latent, if that is shorter
+    Encoded ── recode ──> Encoded                    the caption again, knowing the latent, if that is shorter
 
-Words that a caller gave are kept whatever they cost. Words of a captioner are left out, with a warning and as a file of
-profile ``base``, where there are none, where they are no good or where they take too much of the budget.
+Words that a caller gave are kept whatever they cost. A captioner's share a quarter of the budget: what is too much goes
+in this order, with a warning each: the details of objects, the least sure object, the next, the caption. Where no words
+are left, the file is one of profile ``base``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from PIL import Image
@@ -21,20 +22,42 @@ from picogram.bitstream import Picogram, parse, serialise
 from picogram.errors import BudgetTooSmall, ModelError
 from picogram.profiles import base
 from picogram.profiles.recipes import BASE, Recipe
-from picogram.semantics.description import Description
+from picogram.semantics.description import MASK_SIDES, Description, Region
 from picogram.semantics.words import TextSections, Words
 
 MAX_WORDS_SHARE = 0.25
 """Of a byte budget, for words that no caller asked for."""
+UNGUIDED = "the encoder does not use captions in this version: the file is coded from the picture alone"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a caller says of a picture; None: the captioner may."""
+
+    caption: str | None = None
+    objects: Sequence[Region] | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Words that a file may carry, coded; perhaps none. ``lost``: what it lacks that the choice before had."""
+
+    sections: TextSections = field(default_factory=TextSections)
+    description: Description | None = None
+    lost: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes that these words add to a file."""
+        return base.words_size(self.sections.optional)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The words of one picture, coded. ``given``: by the caller, so they are never left out."""
+    """The words of one picture: ``choices`` from all words to those that a caller gave, perhaps none."""
 
-    sections: TextSections = field(default_factory=TextSections)
-    description: Description | None = None
-    given: bool = False
+    choices: tuple[Choice, ...] = (Choice(),)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,24 +71,24 @@ class Encoded:
 
 
 def prepare(
-    pictures: Sequence[Image.Image], captions: Sequence[str | None], recipe: Recipe, words: Words
+    pictures: Sequence[Image.Image], given: Sequence[Given], recipe: Recipe, words: Words
 ) -> list[Prepared]:
-    """The words for RGB pictures; where the caption is None, the captioner's, or none with a warning.
+    """The words for RGB pictures: what is given, and the captioner's for the rest, or none with a warning.
 
     Raises UsageError for a caption that cannot be coded, ModelMissing and ModelDamaged if the captioner is needed.
     """
-    given = [None if caption is None else Description(caption) for caption in captions]
-    waiting = [index for index, description in enumerate(given) if description is None]
-    found = _describe([pictures[index] for index in waiting], words, "objects" in recipe.sections)
+    if not recipe.sections:
+        return [Prepared() for _ in pictures]
+    if not recipe.max_objects:
+        given = [replace(each, objects=()) for each in given]
+    waiting = [i for i, each in enumerate(given) if each.caption is None or each.objects is None]
+    objects = any(given[i].objects is None for i in waiting)
+    found = _describe([pictures[i] for i in waiting], words, recipe.mask_sides[0] if objects else None)
     made = dict(zip(waiting, found, strict=True))
-    wanted = [description or _useful(made[index][0], recipe) for index, description in enumerate(given)]
-    coded = iter(words.code([description for description in wanted if description is not None]))
-    return [
-        Prepared(TextSections(warnings=(made[index][1],)))
-        if description is None
-        else Prepared(next(coded), description, given[index] is not None)
-        for index, description in enumerate(wanted)
-    ]
+    outlines = [_outline(each, *made.get(i, (None, "")), recipe) for i, each in enumerate(given)]
+    wanted = [description for steps, _ in outlines for description, _ in steps if description is not None]
+    coded = iter(words.code(wanted))
+    return [_prepared(steps, warnings, coded) for steps, warnings in outlines]
 
 
 def assemble(
@@ -75,24 +98,20 @@ def assemble(
 
     Raises BudgetTooSmall, which names the smallest size that would do, if words that were given leave too little.
     """
-    sections = prepared.sections
-    words = {name: section for name, section in sections.optional.items() if name in recipe.sections}
-    warnings = sections.warnings
-    if not all(name in words for name in recipe.required):
-        return Encoded(_file(picture, {}, BASE, budget, rate), warnings)
-    cost = base.words_size(words)
-    if budget is not None and not prepared.given and cost > MAX_WORDS_SHARE * budget:
-        left_out = f"the caption would take {cost} of {budget} bytes and was left out"
-        return Encoded(_file(picture, {}, BASE, budget, rate), (*warnings, left_out))
-    try:
-        data = _file(picture, words, recipe, budget, rate)
-    except BudgetTooSmall:
-        if prepared.given:
-            raise
-        left_out = f"the caption leaves too little of {budget} bytes for the picture and was left out"
-        return Encoded(_file(picture, {}, BASE, budget, rate), (*warnings, left_out))
-    coders = {name: coder for name, coder in sections.coders.items() if name in words}
-    return Encoded(data, warnings, prepared.description, coders)
+    warnings = [*prepared.warnings, *([UNGUIDED] if recipe.guided else [])]
+    *optional, last = prepared.choices
+    problem = ""
+    for choice in optional:
+        warnings += [f"{choice.lost} left out: {problem}"] if problem else []
+        if budget is not None and choice.size - last.size > MAX_WORDS_SHARE * budget:
+            problem = f"the words would take {choice.size} of {budget} bytes"
+            continue
+        try:
+            return _encoded(picture, choice, recipe, budget, rate, warnings)
+        except BudgetTooSmall:
+            problem = f"the words leave too little of {budget} bytes for the picture"
+    warnings += [f"{last.lost} left out: {problem}"] if problem else []
+    return _encoded(picture, last, recipe, budget, rate, warnings)
 
 
 def recode(encoded: Encoded, words: Words) -> Encoded:
@@ -110,34 +129,81 @@ def recode(encoded: Encoded, words: Words) -> Encoded:
     return replace(encoded, data=serialise(shorter), coders=encoded.coders | sections.coders)
 
 
+Steps = list[tuple[Description | None, str]]
+"""Descriptions from the fullest to the sparest (None: no words), each with what it lost."""
+
+
 def _describe(
-    pictures: Sequence[Image.Image], words: Words, objects: bool
+    pictures: Sequence[Image.Image], words: Words, side: int | None
 ) -> list[tuple[Description | None, str]]:
-    """For each picture a description or None, and what to say if it is of no use."""
+    """For each picture a description or None, and what to say if it is of no use.
+
+    ``side``: of the objects' masks; None: no objects are needed.
+    """
     if not pictures:
         return []
     try:
-        nothing = "the captioner found no words: the file carries no caption"
-        return [(description, nothing) for description in words.describe(pictures, objects)]
+        described = words.describe(pictures, side is not None, side or MASK_SIDES[0])
+        return [(description, "the captioner found no words") for description in described]
     except ModelError:  # models are missing or damaged, which the caller can mend
         raise
     except Exception as error:  # any captioner may be plugged in; a picture without words is better than none
         if len(pictures) > 1:  # one picture's failure is not the others'
-            return [_describe([picture], words, objects)[0] for picture in pictures]
+            return [_describe([picture], words, side)[0] for picture in pictures]
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        return [(None, f"the captioner failed ({reason}): the file carries no caption")]
+        return [(None, f"the captioner failed ({reason})")]
 
 
-def _useful(description: Description | None, recipe: Recipe) -> Description | None:
-    """What of a captioner's description the profile carries; None if that is nothing."""
-    if description is None or not description.caption.strip():
-        return None
-    return replace(description, objects=description.objects if "objects" in recipe.sections else ())
+def _outline(
+    given: Given, found: Description | None, problem: str, recipe: Recipe
+) -> tuple[Steps, tuple[str, ...]]:
+    """What may be written of a picture, and a warning where the captioner was asked for what it did not find."""
+    seen = found or Description()
+    caption = given.caption if given.caption is not None else seen.caption if seen.caption.strip() else ""
+    objects = given.objects if given.objects is not None else seen.objects[: recipe.max_objects]
+    missing = ["caption"] if given.caption is None and not caption else []
+    missing += ["objects"] if given.objects is None and found is None else []
+    warnings = (f"{problem}: the file carries no {' and no '.join(missing)}",) if missing else ()
+    return list(_steps(Description(caption, tuple(objects)), given)), warnings
 
 
-def _file(
-    picture: Image.Image, words: dict[str, bytes], recipe: Recipe, budget: int | None, rate: int
-) -> bytes:
+def _steps(full: Description, given: Given) -> Iterator[tuple[Description | None, str]]:
+    def kept(some: Description) -> Description | None:
+        return some if some.caption or some.objects or given.caption is not None else None
+
+    yield kept(full), ""
+    left = full
+    if given.objects is None:
+        if any(region.detail for region in left.objects):
+            left = replace(left, objects=tuple(replace(region, detail="") for region in left.objects))
+            yield left, "the details of objects were"
+        for region in reversed(left.objects):
+            left = replace(left, objects=left.objects[:-1])
+            yield kept(left), f'the object "{region.name}" was'
+    if given.caption is None and left.caption:
+        yield kept(replace(left, caption="")), "the caption was"
+
+
+def _prepared(steps: Steps, warnings: tuple[str, ...], coded: Iterator[TextSections]) -> Prepared:
+    choices = [
+        Choice(lost=lost) if description is None else Choice(next(coded), description, lost)
+        for description, lost in steps
+    ]
+    return Prepared(tuple(choices), (*warnings, *choices[0].sections.warnings))
+
+
+def _encoded(
+    picture: Image.Image,
+    choice: Choice,
+    recipe: Recipe,
+    budget: int | None,
+    rate: int,
+    warnings: Sequence[str],
+) -> Encoded:
+    words = choice.sections.optional
+    profile = (recipe if all(name in words for name in recipe.required) else BASE).profile
     if budget is None:
-        return base.encode_quality(picture, rate, recipe.profile, words)
-    return base.encode_within(picture, budget, recipe.profile, words)
+        data = base.encode_quality(picture, rate, profile, words)
+    else:
+        data = base.encode_within(picture, budget, profile, words)
+    return Encoded(data, tuple(warnings), choice.description, choice.sections.coders)

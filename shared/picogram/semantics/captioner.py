@@ -29,7 +29,7 @@ from picogram.models import shipped_manifest, shipped_weights
 from picogram.models.store import features_file
 from picogram.semantics.description import Description, Region
 from picogram.semantics.features import FeatureNet, Features, preprocess
-from picogram.semantics.regions import find_regions
+from picogram.semantics.regions import MASK_SIDE, find_regions
 from picogram.text.lm.adapted import adapt
 from picogram.text.lm.generate import Search, beam_search
 from picogram.text.lm.load import load_exact_lm, load_tokens, unpack_prompts
@@ -75,12 +75,17 @@ class Captioner:
         found: Features = self.net(torch.stack([preprocess(p) for p in pictures]))
         return found
 
-    def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
-        """A caption for each "RGB" picture, empty where nothing sensible came out, and up to three objects."""
+    def describe(
+        self, pictures: Sequence[Image.Image], objects: bool = True, side: int = MASK_SIDE
+    ) -> list[Description]:
+        """A caption for each "RGB" picture, empty where nothing sensible came out, and up to three objects.
+
+        ``side``: of the objects' masks; captions and names do not depend on it.
+        """
         found: list[Description] = []
         for start in range(0, len(pictures), _BATCH):
             part = pictures[start : start + _BATCH]
-            regions = [find_regions(self.net, picture) for picture in part]
+            regions = [find_regions(self.net, picture, side=side) for picture in part]
             captions = self.captions(self.features(part))
             for picture, some, seen in zip(part, regions, captions, strict=True):
                 caption = (
@@ -147,11 +152,12 @@ def _noun(name: str, start: bool = False) -> str:
 
 
 def _box(mask: npt.NDArray[np.bool_], width: int, height: int) -> tuple[int, int, int, int]:
-    """The mask's bounding box in pixels, one cell wider on every side: left, top, right, bottom."""
+    """The mask's bounding box in pixels, an eighth of the picture wider on every side: left, top, right, bottom."""
     side = len(mask)
+    more = side // MASK_SIDE
     rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, bottom = max(0, rows[0] - 1), min(side, rows[-1] + 2)
-    left, right = max(0, cols[0] - 1), min(side, cols[-1] + 2)
+    top, bottom = max(0, rows[0] - more), min(side, rows[-1] + 1 + more)
+    left, right = max(0, cols[0] - more), min(side, cols[-1] + 1 + more)
     edges = left * width // side, top * height // side, -(-right * width // side), -(-bottom * height // side)
     return int(edges[0]), int(edges[1]), int(edges[2]), int(edges[3])
 

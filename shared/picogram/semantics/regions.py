@@ -6,7 +6,7 @@
     ┌─────────────────────────────────────────────────────────────────────────────┘
     ├─ score of a name = sqrt( probability in the whole photo * in the best window ), classes of one name added up
     ├─ class-activation map of the best name (Zhou et al., "Learning Deep Features for Discriminative
-    │  Localization", 2016) ── threshold ──> 8x8 mask
+    │  Localization", 2016) ── enlarged smoothly for finer masks ── threshold ──> mask
     └─ again on what the mask leaves over, up to 3 times, while the score is high enough
 
 Doubtful names are left out: many photographs have no object here. Floating point, for encoding only.
@@ -66,21 +66,30 @@ def class_names() -> tuple[str | None, ...]:
 
 @torch.inference_mode()
 def find_regions(
-    net: FeatureNet, image: Image.Image, *, describe: Describe = no_detail, limit: int = MAX_FOUND
+    net: FeatureNet,
+    image: Image.Image,
+    *,
+    describe: Describe = no_detail,
+    limit: int = MAX_FOUND,
+    side: int = MASK_SIDE,
 ) -> tuple[Region, ...]:
-    """Up to ``limit`` objects of an "RGB" image, surest first, with 8x8 masks over the whole picture."""
+    """Up to ``limit`` objects of an "RGB" image, surest first, with masks over the whole picture.
+
+    ``side``: of the masks, 8, 16, 32 or 64; which objects are found does not depend on it.
+    """
     pixels = preprocess(image, _size_in_cells(*image.size)).unsqueeze(0).to(net.class_weight)
     spatial = net(pixels).spatial[0]
-    found = locate(spatial, net.class_weight, net.class_bias, limit)
+    found = locate(spatial, net.class_weight, net.class_bias, limit, side)
     return tuple(Region(name, describe(image, name, mask), mask) for name, mask in found)
 
 
 def locate(
-    spatial: Tensor, weight: Tensor, bias: Tensor, limit: int = MAX_FOUND
+    spatial: Tensor, weight: Tensor, bias: Tensor, limit: int = MAX_FOUND, side: int = MASK_SIDE
 ) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    """Names and 8x8 masks from ``spatial [1280,h,w]`` and the classifier ``[1000,1280]``, ``[1000]``."""
+    """Names and masks ``[side,side]`` from ``spatial [1280,h,w]`` and the classifier ``[1000,1280]``, ``[1000]``."""
     names = _groups()[0]
     found: list[tuple[str, npt.NDArray[np.bool_]]] = []
+    masks: list[npt.NDArray[np.bool_]] = []
     left = torch.ones(spatial.shape[1:], device=spatial.device)
     while len(found) < limit and left.mean() >= _MIN_LEFT:
         scores, classes = _scores(spatial, left, weight, bias)
@@ -88,12 +97,25 @@ def locate(
         if scores[best] < (MIN_SCORE_OF_MORE if found else MIN_SCORE):
             break
         evidence = _activation(spatial, weight, classes, best) * left
-        cells = F.adaptive_avg_pool2d(evidence[None], MASK_SIDE)[0]
-        mask = (cells >= _MASK_LEVEL * cells.max()).cpu().numpy()
+        mask = _strong(F.adaptive_avg_pool2d(evidence[None], MASK_SIDE)[0])
         if _is_new(names[best], mask, found):
             found.append((names[best], mask))
+            masks.append(mask if side == MASK_SIDE else _strong(_enlarged(evidence, side)))
         left = left * (evidence < _MASK_LEVEL * evidence.max())
-    return found
+    return [(name, mask) for (name, _), mask in zip(found, masks, strict=True)]
+
+
+def _strong(cells: Tensor) -> npt.NDArray[np.bool_]:
+    mask: npt.NDArray[np.bool_] = (cells >= _MASK_LEVEL * cells.max()).cpu().numpy()
+    return mask
+
+
+def _enlarged(evidence: Tensor, side: int) -> Tensor:
+    """Evidence ``[side,side]``. A finer picture would give more detail, but that of parts and of noise."""
+    size = (side, side)
+    return F.interpolate(evidence[None, None], size, mode="bicubic", antialias=True, align_corners=False)[
+        0, 0
+    ]
 
 
 def _scores(spatial: Tensor, left: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,8 +34,10 @@ _OBJECT_PROMPTS = ("objects", "dense", "plain")
 class Captioner(Protocol):
     """Whatever describes pictures."""
 
-    def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
-        """One description for each RGB picture; ``objects`` False: nobody needs them."""
+    def describe(
+        self, pictures: Sequence[Image.Image], objects: bool = True, side: int = 8
+    ) -> list[Description]:
+        """One description for each RGB picture; ``objects`` False: nobody needs them. ``side``: of their masks."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,19 @@ class Words:
         self._coder, self._captioner = coder, captioner
         self._lock = Lock()
 
-    def describe(self, pictures: Sequence[Image.Image], objects: bool = True) -> list[Description]:
+    def describe(
+        self, pictures: Sequence[Image.Image], objects: bool = True, side: int = 8
+    ) -> list[Description]:
         """A description of each RGB picture, of any size; captions may come out empty.
 
-        ``objects`` False saves the time that objects take.
+        ``objects`` False saves the time that objects take. ``side``: of the objects' masks, one of MASK_SIDES.
 
         Raises ModelMissing or ModelDamaged, with the command that helps, if the captioner's models are not here.
         """
         with self._lock:
             if self._captioner is None:
                 self._captioner = _load_captioner()
-        return self._captioner.describe(pictures, objects)
+        return self._captioner.describe(pictures, objects, side)
 
     def code(
         self, descriptions: Sequence[Description], contexts: Sequence[Tensor | None] | None = None
@@ -117,13 +121,18 @@ class Words:
         except ModelMissing:
             coder = TextCoder()
             warnings = (f"coded without the language model, in more bytes: run `{PULL_COMMAND}`",)
-        captions = coder.encode([d.caption for d in descriptions], contexts)
-        with_objects = [i for i, d in enumerate(descriptions) if d.objects]
-        lines = [objects_text(descriptions[i].objects) for i in with_objects]
-        objects = dict(zip(with_objects, coder.encode(lines, kinds=_OBJECT_PROMPTS), strict=True))
+        captions = [d.caption for d in descriptions]
+        if contexts is None:
+            coded = _coded_once(coder, captions)
+            of_captions = [coded[caption] for caption in captions]
+        else:
+            of_captions = coder.encode(captions, contexts)
+        of_objects = _coded_once(
+            coder, [objects_text(d.objects) for d in descriptions if d.objects], _OBJECT_PROMPTS
+        )
         return [
-            _sections(description, caption, objects.get(index), warnings)
-            for index, (description, caption) in enumerate(zip(descriptions, captions, strict=True))
+            _sections(description, caption, of_objects.get(objects_text(description.objects)), warnings)
+            for description, caption in zip(descriptions, of_captions, strict=True)
         ]
 
     def read(self, files: Sequence[Picogram]) -> list[ReadText]:
@@ -213,6 +222,14 @@ def _load_coder() -> TextCoder:
         return TextCoder(load_lm_coder())
     except (ModuleNotFoundError, OSError) as error:
         raise _not_here(error) from error
+
+
+def _coded_once(
+    coder: TextCoder, texts: Sequence[str], kinds: Sequence[str] | None = None
+) -> dict[str, CodedText]:
+    """Each different text with its code; variants of a description have most of theirs in common."""
+    different = list(dict.fromkeys(texts))
+    return dict(zip(different, coder.encode(different, kinds=kinds), strict=True))
 
 
 def _not_here(error: ModuleNotFoundError | OSError) -> ModelMissing:

@@ -1,0 +1,137 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded diffusion model behind the sampler's ``Denoiser``: pictures themselves are ``x``, steps are Euler's.
+
+Its words need the language model's table of tokens. Where that has not been pulled, every prompt counts as empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Final
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from picogram.diffusion.bridge import NOISE, Condition, draw_noise, euler, mix, times
+from picogram.diffusion.denoiser import Batch, Guide, Texts, Window
+from picogram.diffusion.model import ALIGN, DiffusionNet
+from picogram.diffusion.text import Encoded, Words, WordTable, no_words
+from picogram.errors import ModelError
+from picogram.latent.codec import unpack_floats
+from picogram.latent.transforms import STRIDE
+from picogram.models import DEFAULT_DIFFUSION, shipped_manifest, shipped_weights
+
+TILE: Final = 1024
+_TABLE = ("embedding", "embedding.scale")
+
+
+@lru_cache(maxsize=1)
+def _table() -> WordTable:
+    """Vectors of the language model's tokens; ModelMissing or ModelDamaged without it."""
+    from picogram.models.store import text_model_file
+
+    with safe_open(text_model_file(), "pt") as tensors:
+        return WordTable({name: tensors.get_tensor(name) for name in _TABLE})
+
+
+def look_up(prompts: Sequence[str]) -> Words | None:
+    """Prompts as the embedded language model splits them; None without it."""
+    from picogram.text.lm.load import load_tokens
+
+    try:
+        tokens = load_tokens()
+        return _table()([tokens.split(prompt) for prompt in prompts])
+    except (ModelError, ModuleNotFoundError):
+        return None
+
+
+class EmbeddedDenoiser:
+    """A ``Denoiser``. Safe to share between threads."""
+
+    cell, align, tile, kind = 1, ALIGN, TILE, "embedded"
+
+    def __init__(
+        self,
+        net: DiffusionNet,
+        model: int = 0,
+        words: Callable[[Sequence[str]], Words | None] = look_up,
+    ) -> None:
+        """``net`` in evaluation mode; ``model``: its id; ``words``: prompts to vectors."""
+        self.net, self.model, self._words = net, model, words
+        self.device = torch.device("cpu")
+        self.dtype = torch.bfloat16 if has_fast_bfloat16() else torch.float32
+
+    def read(self, prompts: Sequence[str]) -> Encoded:
+        """Prompts of any length; the net takes the first tokens of each. Control characters are text like any other."""
+        words = self._words(prompts) if any(prompts) else None
+        with torch.autocast("cpu", self.dtype, self.dtype != torch.float32):
+            return self.net.encode(words or no_words(len(prompts), self.net.config.word_width))
+
+    def begin(self, batch: Batch) -> EmbeddedProcess:
+        return EmbeddedProcess(self, batch)
+
+
+class EmbeddedProcess:
+    """A ``Process``: from ``start`` of the noise level, times run to 1."""
+
+    def __init__(self, denoiser: EmbeddedDenoiser, batch: Batch) -> None:
+        stages = batch.stages
+        self._denoiser, self._batch = denoiser, batch
+        self.count = stages[0].steps
+        self._times = times(self.count, 1 - stages[0].start)
+        height, width = batch.control.shape[2:]
+        self._noise = draw_noise([stage.seed for stage in stages], height, width)
+        self._condition = Condition(
+            batch.control.contiguous(memory_format=torch.channels_last),
+            torch.stack([base.latent for base in batch.bases]),
+            torch.tensor([base.rate for base in batch.bases]),
+        ).aligned()
+
+    def start(self) -> Tensor:
+        return self.noisy(0)
+
+    def noisy(self, index: int) -> Tensor:
+        moments = torch.full((len(self._noise),), self._times[index])
+        return mix(self._condition.base, self._noise, self._batch.previous, moments)
+
+    def deviation(self, index: int) -> float:
+        return NOISE * (1 - self._times[index])
+
+    def predict(
+        self, x: Tensor, index: int, texts: Texts, window: Window, guide: Guide | None = None
+    ) -> Tensor:
+        """The clean pictures."""
+        assert isinstance(texts, Encoded)  # noqa: S101 - what ``read`` gave
+        c, net, dtype = self._condition, self._denoiser.net, self._denoiser.dtype
+        part = Window(*(v // STRIDE for v in (window.top, window.left, window.height, window.width)))
+        now = torch.full((len(x),), self._times[index])
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", dtype, dtype != torch.float32):
+            clean: Tensor = net(x, window.of(c.base), part.of(c.latent), c.rate, now, texts, guide)
+        return clean.float()
+
+    def step(self, output: Tensor, x: Tensor, index: int) -> Tensor:
+        clean = output.clamp(0, 1)  # as in training
+        return euler(x, clean, self._times[index], self._times[index + 1])
+
+    def finish(self, x: Tensor) -> Tensor:
+        return x
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; where it does not, torch is slower than with float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@lru_cache(maxsize=2)
+def load_denoiser(model: int = DEFAULT_DIFFUSION) -> EmbeddedDenoiser:
+    """A shipped diffusion model, cached. Raises ModelMissing or ModelDamaged."""
+    manifest = shipped_manifest(f"diffusion-{model}")
+    net = DiffusionNet()
+    net.load_state_dict(unpack_floats(load_file(shipped_weights(manifest))))
+    net.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return EmbeddedDenoiser(net, model)

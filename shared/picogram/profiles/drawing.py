@@ -1,0 +1,238 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""From files to pictures: the base picture, then the stages that the profile asks of the model at hand.
+
+    file ── latent codec ──> base picture ── preview
+    profile, words ── plan ──> stages ── sampler ──> picture ── enlarged, if it was coded at half the size
+
+What a profile asks is data (``PLANS``); callers may change steps and guidance, and 0 steps leave the base picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+import numpy as np
+from PIL import Image
+
+from picogram.bitstream import Picogram, Profile
+from picogram.diffusion.stages import MAX_GUIDANCE, MAX_SEED, Attention, Stage, check_number, check_whole
+from picogram.semantics.description import Description, Region
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from picogram.diffusion.denoiser import BasePicture, Denoiser
+
+MOST_STEPS: Final = 50
+_STRIDE: Final = 0x9E3779B1
+"""Between the seeds of a picture's stages."""
+NEGATIVE: Final = "blurry, out of focus, low quality, flat, smooth, artificial"
+"""What large models are told to keep away from; the embedded one has only learnt what no words mean."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a caller may say. Raises UsageError out of range.
+
+    ``steps`` of the last pass: 0 to MOST_STEPS, 0 for the base picture; None: the profile's. ``guidance``: 0 to
+    MAX_GUIDANCE, 1 for none; None: the profile's. ``seed``: the same gives the same picture.
+    """
+
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            check_whole("steps", self.steps, 0, MOST_STEPS)
+        if self.guidance is not None:
+            check_number("guidance", self.guidance, 0, MAX_GUIDANCE)
+        check_whole("seed", self.seed, 0, MAX_SEED)
+
+
+class Watch(Protocol):
+    """Somebody who looks on. Either call may raise to give the picture up."""
+
+    def preview(self, picture: Image.Image) -> None:
+        """The base picture at its full size, before anything is imagined."""
+
+    def progress(self, fraction: float) -> None:
+        """After each step: how much is done, 0 to 1."""
+
+
+class Told:
+    """A ``Watch`` for whom fractions are enough."""
+
+    def __init__(self, progress: Callable[[float], None] = lambda fraction: None) -> None:
+        self.progress = progress
+
+    def preview(self, picture: Image.Image) -> None: ...
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Steps over the picture or over one object; fields as in ``Stage``."""
+
+    steps: int
+    guidance: float = 1.0
+    start: float = 1.0
+    control: Literal["base", "previous"] = "base"
+    attention: Attention | None = None
+    negative: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``each`` object of the file in order, by its name and detail inside its mask; then ``overall``, by the caption.
+
+    ``finest``: files of a higher rate (0..1) stay as they are, for the base picture is better there.
+    """
+
+    overall: Pass
+    each: Pass | None = None
+    finest: float = 1.0
+
+
+_ORAG = Attention("bias")
+_FULL = Pass(40, 7.0, negative=NEGATIVE)
+PLANS: Final[Mapping[str, Mapping[Profile, Plan]]] = {
+    "embedded": {
+        Profile.BASE: Plan(Pass(1)),
+        Profile.STC: Plan(Pass(2, 2.0)),
+        Profile.MISC: Plan(Pass(2, 2.0), Pass(1, 2.0)),
+        Profile.SEDIC: Plan(Pass(2, 2.0), Pass(2, 2.0, attention=_ORAG)),
+    },
+    "many-step": {
+        Profile.BASE: Plan(Pass(20, negative=NEGATIVE)),
+        Profile.STC: Plan(_FULL),
+        Profile.MISC: Plan(_FULL, Pass(3, 3.5, negative=NEGATIVE)),
+        Profile.SEDIC: Plan(
+            Pass(20, 7.0, negative=NEGATIVE),
+            Pass(10, 3.5, control="previous", negative=NEGATIVE, attention=_ORAG),
+        ),
+    },
+    "one-step": {
+        Profile.BASE: Plan(Pass(1)),
+        Profile.STC: Plan(Pass(1)),
+        Profile.MISC: Plan(Pass(1), Pass(1)),
+        Profile.SEDIC: Plan(Pass(1), Pass(1, attention=_ORAG)),
+    },
+}
+"""By kind of model. Steps of the large ones as published: Murai et al. 40; MISC 3 an object and 40; SEDIC's appendix
+finds its best near 10 an object and 20."""
+
+
+def plan(
+    profile: Profile, kind: str, rate: float, description: Description | None, drawing: Drawing
+) -> tuple[Stage, ...]:
+    """The stages of one file for a model of that kind; none: the base picture stays as it is."""
+    chosen = PLANS[kind].get(profile)
+    if chosen is None or drawing.steps == 0 or (drawing.steps is None and rate > chosen.finest):
+        return ()
+    words = description or Description()
+    stages = [_stage(chosen.each, drawing, region=region) for region in words.objects if chosen.each]
+    stages.append(_stage(chosen.overall, drawing, words.caption, drawing.steps))
+    return tuple(replace(s, seed=(drawing.seed + n * _STRIDE) & MAX_SEED) for n, s in enumerate(stages))
+
+
+def _stage(
+    each: Pass | None,
+    drawing: Drawing,
+    prompt: str = "",
+    steps: int | None = None,
+    region: Region | None = None,
+) -> Stage:
+    assert each is not None  # noqa: S101 - there are no objects without a pass for them
+    if region is not None:
+        prompt = f"{region.name}, {region.detail}" if region.detail else region.name
+    return Stage(
+        prompt=prompt,
+        negative=each.negative,
+        mask=None if region is None else region.mask,
+        steps=each.steps if steps is None else steps,
+        guidance=each.guidance if drawing.guidance is None else drawing.guidance,
+        start=each.start,
+        control=each.control,
+        attention=each.attention,
+    )
+
+
+@dataclass(frozen=True)
+class _Based:
+    """A file whose base picture is drawn."""
+
+    file: Picogram
+    base: BasePicture
+    stages: tuple[Stage, ...]
+
+    def picture(self, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Image.Image:
+        """At the original size."""
+        header, picture = self.file.header, Image.fromarray(pixels)
+        if header.halvings:
+            picture = picture.resize((header.width, header.height), Image.Resampling.BICUBIC)
+        return picture
+
+
+def draw(
+    files: Sequence[Picogram],
+    descriptions: Sequence[Description | None],
+    drawings: Sequence[Drawing],
+    watches: Sequence[Watch] | None = None,
+    denoiser: Denoiser | None = None,
+) -> list[Image.Image | Exception]:
+    """For each file its picture, RGB at its original size, or what went wrong with it, a watch that gave up included.
+
+    ``descriptions``: what the files say (None: nothing). ``denoiser``: instead of the embedded model, which is loaded
+    if a file has stages. Raises ModelMissing or ModelDamaged if that is not there.
+    """
+    watches = watches or [Told()] * len(files)
+    kind = denoiser.kind if denoiser else "embedded"
+    outcomes: list[Image.Image | Exception] = []
+    based: dict[int, _Based] = {}
+    for index, (file, words, drawing) in enumerate(zip(files, descriptions, drawings, strict=True)):
+        try:
+            based[index] = found = _based(file, words, drawing, kind)
+            picture = found.picture(_to_bytes(found.base.pixels))
+            watches[index].preview(picture)
+            outcomes.append(picture)
+        except Exception as error:
+            based.pop(index, None)
+            outcomes.append(error)
+    waiting = [index for index, one in based.items() if one.stages]
+    if waiting:
+        from picogram.diffusion.embedded import load_denoiser
+        from picogram.diffusion.sampler import Item, restore
+
+        items = [Item(based[index].base, based[index].stages) for index in waiting]
+        restored = restore(
+            denoiser or load_denoiser(), items, lambda row, fraction: watches[waiting[row]].progress(fraction)
+        )
+        for index, outcome in zip(waiting, restored, strict=True):
+            if isinstance(outcome, Exception):
+                outcomes[index] = outcome
+            else:
+                outcomes[index] = based[index].picture(_to_bytes(outcome))
+    return outcomes
+
+
+def _based(file: Picogram, words: Description | None, drawing: Drawing, kind: str) -> _Based:
+    import torch
+
+    from picogram.diffusion.denoiser import BasePicture
+    from picogram.latent.codec import load_codec
+
+    codec, size = load_codec(file.header.model), file.header.coded_size
+    latent, rate = codec.latent(file.latent, *size)
+    pixels = torch.from_numpy(codec.synthesise(latent, rate, *size)).permute(2, 0, 1).float().div_(255)
+    # a copy, for tensors of inference mode cannot take part in attention guidance by gradients
+    base = BasePicture(pixels, latent[0].clone(), rate)
+    return _Based(file, base, plan(file.header.profile, kind, rate, words, drawing))
+
+
+def _to_bytes(pixels: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """``[3, H, W]`` 0..1 to ``[H, W, 3]``."""
+    whole: np.ndarray[Any, np.dtype[np.uint8]] = pixels.mul(255).round().byte().permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(whole)
