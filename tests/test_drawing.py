@@ -67,6 +67,12 @@ def test_no_steps_and_no_plan_leave_the_base_picture() -> None:
     assert plan(Profile.TACO, "embedded", 0.2, None, Drawing()) == ()
 
 
+def test_guidance_of_a_one_step_model_is_refused() -> None:
+    with pytest.raises(UsageError, match="guidance"):
+        plan(Profile.STC, "one-step", 0.2, WORDS, Drawing(guidance=3))
+    assert len(plan(Profile.STC, "one-step", 0.2, WORDS, Drawing(guidance=1))) == 1
+
+
 def test_files_finer_than_the_plan_asks_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PLANS["embedded"], Profile.BASE, Plan(Pass(1), finest=0.3))  # type: ignore[index]
     assert plan(Profile.BASE, "embedded", 0.31, None, Drawing()) == ()

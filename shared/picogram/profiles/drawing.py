@@ -19,6 +19,7 @@ from PIL import Image
 
 from picogram.bitstream import Picogram, Profile
 from picogram.diffusion.stages import MAX_GUIDANCE, MAX_SEED, Attention, Stage, check_number, check_whole
+from picogram.errors import UsageError
 from picogram.semantics.description import Description, Region
 
 if TYPE_CHECKING:
@@ -128,7 +129,12 @@ finds its best near 10 an object and 20."""
 def plan(
     profile: Profile, kind: str, rate: float, description: Description | None, drawing: Drawing
 ) -> tuple[Stage, ...]:
-    """The stages of one file for a model of that kind; none: the base picture stays as it is."""
+    """The stages of one file for a model of that kind; none: the base picture stays as it is.
+
+    Raises UsageError for guidance of a one-step model, which was made without.
+    """
+    if kind == "one-step" and drawing.guidance not in (None, 1):
+        raise UsageError("this decoder's model takes one step and no guidance: leave guidance out, or 1")
     chosen = PLANS[kind].get(profile)
     if chosen is None or drawing.steps == 0 or (drawing.steps is None and rate > chosen.finest):
         return ()
