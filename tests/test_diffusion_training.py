@@ -22,14 +22,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from picogram.bench.kid import kid, patches
-from picogram.diffusion.bridge import restore
-from picogram.diffusion.text import no_words
-from picogram.latent.codec import load_codec
+from picogram.latent.codec import load_codec, unpack_floats
+from picogram.models.store import features_file
+from picogram.semantics.features import FeatureNet
 from training.diffusion.data import Pairs
-from training.diffusion.losses import Adversary, Distances, LossWeights, Seen, windows
+from training.diffusion.export import pack as pack_weights
+from training.diffusion.losses import Adversary, Distances, LossWeights, Moments, Seen, windows
 from training.diffusion.pairs import Photo, Writer, captioned_photos, write_crops, write_photos
 from training.diffusion.train import Trainer
-from training.diffusion.validate import load_net, to_item
+from training.diffusion.validate import Case, Restorer, load_net, to_item
 from training.pack import pack
 
 
@@ -86,6 +87,8 @@ def arguments(folder: Path, out: Path) -> argparse.Namespace:
         data=folder / "pairs",
         text=folder / "lm.safetensors",
         metrics=folder,
+        features=None,
+        start=None,
         out=out,
         seed=1,
         log_every=2,
@@ -153,11 +156,47 @@ def test_a_stopped_run_resumes_and_its_weights_restore_pictures(folder: Path, tm
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in last.items())
     assert float(last["head.weight"].abs().max()) > 0
     picture = np.asarray(synthetic(3, 50, 70))
-    item = to_item(load_codec(), picture, [], bpp=0.5)
+    item = to_item(load_codec(), picture, "", bpp=0.5)
     assert 0 < item.bpp <= 0.5
-    out = restore(net, item.condition, [1], 1, net.encode(no_words(1, 576)))
-    assert out.shape == (1, 3, *picture.shape[:2])
-    assert float((out - item.condition.base).abs().mean()) < 0.1
+    (out,), _ = Restorer(net, [item])(Case(1))
+    assert out.shape == (3, *picture.shape[:2])
+    assert float((out - item.base.pixels).abs().mean()) < 0.1
+
+
+def test_export_keeps_weights_within_half_a_step_of_their_scale() -> None:
+    torch.manual_seed(6)
+    weights = {"conv.weight": torch.randn(5, 4, 3, 3), "conv.bias": torch.randn(5)}
+    packed = pack_weights(weights)
+    back = unpack_floats(packed)
+    assert packed["conv.weight"].dtype == torch.int8
+    worst = (back["conv.weight"] - weights["conv.weight"]).abs().flatten(1).amax(1)
+    assert bool((worst <= packed["conv.weight.scale"] * 0.501).all())
+    assert torch.allclose(back["conv.bias"], weights["conv.bias"], atol=1e-2)
+
+
+def test_moments_pull_predictions_towards_the_originals() -> None:
+    torch.manual_seed(7)
+    moments, real = Moments(size=256), torch.rand(256, 16)
+    fake = torch.rand(8, 16) + 1.0
+    for _ in range(3):
+        moments(real[:8], fake)
+    moving = fake.clone().requires_grad_(True)
+    moments(real, moving).backward()
+    assert moving.grad is not None
+    assert float((moving.grad * (fake - real.mean(0))).sum()) > 0  # descending goes towards them
+    assert moments.real is not None
+    assert len(moments.real) == 256
+
+
+@pytest.mark.lmm
+def test_terms_on_image_features_grow_with_the_damage(tmp_path: Path) -> None:
+    torch.manual_seed(8)
+    net = FeatureNet(load_file(features_file()))
+    distances = Distances(tmp_path, LossWeights(lpips=0, dists=0, semantic=1, moments=1), net)
+    x = torch.rand(2, 3, 96, 96)
+    near, far = (distances(x, (x + a * torch.randn_like(x)).clamp(0, 1), x)[0] for a in (0.02, 0.3))
+    assert float(near["semantic"]) < float(far["semantic"])
+    assert set(near) >= {"semantic", "moments"}
 
 
 def test_being_asked_to_stop_keeps_the_step(folder: Path, tmp_path: Path) -> None:

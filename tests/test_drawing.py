@@ -19,7 +19,7 @@ from picogram.diffusion.embedded import EmbeddedDenoiser, load_denoiser
 from picogram.diffusion.sampler import Item, restore
 from picogram.diffusion.stages import Stage
 from picogram.errors import JobCanceled, ModelDamaged, UsageError
-from picogram.profiles.drawing import PLANS, Drawing, Pass, Plan, _based, draw, plan
+from picogram.profiles.drawing import PLANS, Drawing, Pass, Plan, base_picture, draw, plan
 from picogram.semantics.description import Description, Region
 
 
@@ -116,8 +116,7 @@ def test_windows_look_as_one(file: bytes) -> None:
 
 
 def restored(denoiser: EmbeddedDenoiser, file: bytes) -> Tensor:
-    base = _based(parse(file), None, Drawing(), "embedded").base
-    (found,) = restore(denoiser, [Item(base, [Stage(seed=4)])])
+    (found,) = restore(denoiser, [Item(base_picture(parse(file)), [Stage(seed=4)])])
     assert isinstance(found, Tensor)
     return found
 

@@ -64,16 +64,23 @@ class PillowCodec:
             return image.convert("RGB")
 
 
+@dataclass(frozen=True)
 class PicogramCodec:
-    """This package, through its public functions; quality is the byte budget."""
+    """This package, through its public functions; quality is the byte budget.
 
-    name = "picogram"
+    ``profile``: of the files. ``steps``: of the decoder; None: what it does by default.
+    """
+
+    name: str = "picogram"
+    profile: str = "base"
+    steps: int | None = None
     qualities = range(0)
     budgeted = True
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {}
+        said = {} if self.profile == "base" else {"profile": self.profile}
+        return said if self.steps is None else said | {"steps": self.steps}
 
     @property
     def version(self) -> str:
@@ -82,13 +89,13 @@ class PicogramCodec:
     def encode(self, image: Image.Image, quality: int) -> bytes:
         import picogram
 
-        data: bytes = picogram.encode(image, bytes=quality)
+        data: bytes = picogram.encode(image, bytes=quality, profile=self.profile)
         return data
 
     def decode(self, data: bytes) -> Image.Image:
         import picogram
 
-        image: Image.Image = picogram.decode(data)
+        image: Image.Image = picogram.decode(data, steps=self.steps)
         return image
 
 
@@ -131,6 +138,15 @@ def _jpeg_xl() -> Codec:
     return PillowCodec("jxl", "JXL", range(100), {"effort": 7, "num_threads": 0}, plugin)
 
 
+_PICOGRAMS = {
+    codec.name: codec
+    for codec in (
+        PicogramCodec("picogram-base", steps=0),
+        PicogramCodec("picogram-stc", "stc"),
+        PicogramCodec("picogram-misc", "misc"),
+        PicogramCodec("picogram-sedic", "sedic"),
+    )
+}
 _MAKERS: dict[str, Callable[[], Codec]] = {
     "picogram": PicogramCodec,
     "vvc": VvcCodec,
@@ -140,17 +156,20 @@ _MAKERS: dict[str, Callable[[], Codec]] = {
     "jpeg": _jpeg,
 }
 NAMES = tuple(_MAKERS)
+"""Of the codecs that are compared by default. ``make`` also knows Picogram's other profiles, and its base pictures."""
 
 
 def make(name: str) -> Codec:
     """The codec of that name; UsageError if there is none, ModelMissing if what it needs is missing."""
+    if name in _PICOGRAMS:
+        return _PICOGRAMS[name]
     if name not in _MAKERS:
-        raise UsageError(f"no codec is named {name!r}; there are {', '.join(NAMES)}")
+        raise UsageError(f"no codec is named {name!r}; there are {', '.join((*NAMES, *_PICOGRAMS))}")
     return _MAKERS[name]()
 
 
 def available() -> list[str]:
-    """Names of the codecs that this machine can run, Picogram first."""
+    """Names of the codecs compared by default that this machine can run, Picogram first."""
     names = []
     for name in NAMES:
         try:

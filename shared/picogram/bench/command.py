@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""``picogram bench``: every codec over a folder of pictures at several rates.
+"""``picogram bench``: every codec over a folder of pictures at several rates; or, with ``--ablate``, what words do.
 
 folder ── read ──> for each picture, codec, target: search, measure ──> OUT/results.{json,md}, curves.png,
                                                                         side-by-side/*.png
@@ -62,6 +62,35 @@ def bench(
     curves(report, out / "curves.png")
     _side_by_sides(run, paths[:_SIDE_BY_SIDES], out / "side-by-side")
     console.print(f"results are in {out}")
+
+
+def ablation(
+    folder: Path,
+    out: Path,
+    limit: int | None = None,
+    profiles: list[str] | None = None,
+    bpps: list[float] | None = None,
+    seeds: int | None = None,
+    captions: Path | None = None,
+) -> None:
+    """What words are worth over the first ``limit`` pictures of ``folder``, with the defaults of ``ablate``.
+
+    Raises UsageError and UnsupportedProfile before any work is done.
+    """
+    from picogram.bench import ablate
+    from picogram.bench.tables import sentence
+    from picogram.bench.verdicts import verdicts
+
+    wish = ablate.Wish(
+        profiles or ablate.PROFILES,
+        sorted(bpps or ablate.BPPS),
+        ablate.SEEDS if seeds is None else seeds,
+        captions,
+    )
+    result = ablate.ablate(_pictures(folder, limit), _read, out, wish)
+    for verdict in verdicts(result.rows):
+        print(f"{verdict.profile} at {verdict.bpp:g} bpp: {sentence(verdict)}")
+    print(f"results are in {out}")
 
 
 def _pictures(folder: Path, limit: int | None) -> list[Path]:

@@ -14,6 +14,10 @@ from picogram.bench.report import Mean, Report
 _TITLES = {"lpips": "LPIPS (alex)", "dists": "DISTS", "ms_ssim": "MS-SSIM", "psnr": "PSNR (dB)"}
 _COLOURS = {
     "picogram": "#d62728",
+    "picogram-base": "#ff9896",
+    "picogram-stc": "#8c564b",
+    "picogram-misc": "#e377c2",
+    "picogram-sedic": "#bcbd22",
     "vvc": "#1f77b4",
     "avif": "#2ca02c",
     "jxl": "#9467bd",

@@ -51,6 +51,14 @@ class BasePicture:
 
 
 @dataclass(frozen=True)
+class Item:
+    """A base picture and what to do with it."""
+
+    base: BasePicture
+    stages: Sequence[Stage]
+
+
+@dataclass(frozen=True)
 class Batch:
     """One stage of pictures of one size: ``control`` (to be true to) and ``previous`` (to go on from) are
     ``[B, 3, H, W]`` 0..1, with sides that are multiples of the denoiser's ``align``."""

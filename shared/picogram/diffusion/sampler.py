@@ -21,7 +21,7 @@ from torch import Tensor
 
 from picogram.diffusion.attention import Energy, bias, descend
 from picogram.diffusion.colour import fix_colour
-from picogram.diffusion.denoiser import BasePicture, Batch, Denoiser, Guide, Process, Texts, Window
+from picogram.diffusion.denoiser import BasePicture, Batch, Denoiser, Guide, Item, Process, Texts, Window
 from picogram.diffusion.stages import Stage
 from picogram.diffusion.windows import blend, cover
 
@@ -29,16 +29,10 @@ EDGE = 16
 """Width in pixels over which a mask's edge fades."""
 MAX_BATCH_PIXELS = 4 * 2**20
 
+__all__ = ["EDGE", "Item", "Watch", "restore"]
+
 Watch = Callable[[int, float], None]
 """``watch(index, fraction)``: a picture's progress, 0 to 1, after each step; may raise to give it up."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """A base picture and what to do with it."""
-
-    base: BasePicture
-    stages: Sequence[Stage]
 
 
 @dataclass
@@ -139,7 +133,8 @@ class _Drawing:
         self._mask = None if mask is None else F.interpolate(mask, (height, width), mode="area")
         self._texts = denoiser.read([stage.prompt for stage in stages])
         self._negative: Texts | None = None
-        if stages[0].guidance != 1:
+        # guidance away from the very same words is none
+        if stages[0].guidance != 1 and any(stage.prompt != stage.negative for stage in stages):
             self._negative = denoiser.read([stage.negative for stage in stages])
         self._guidance = torch.tensor([s.guidance for s in stages], device=denoiser.device)[
             :, None, None, None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import numpy as np
 from PIL import Image
@@ -102,9 +102,9 @@ _FULL = Pass(40, 7.0, negative=NEGATIVE)
 PLANS: Final[Mapping[str, Mapping[Profile, Plan]]] = {
     "embedded": {
         Profile.BASE: Plan(Pass(1)),
-        Profile.STC: Plan(Pass(2, 2.0)),
-        Profile.MISC: Plan(Pass(2, 2.0), Pass(1, 2.0)),
-        Profile.SEDIC: Plan(Pass(2, 2.0), Pass(2, 2.0, attention=_ORAG)),
+        Profile.STC: Plan(Pass(1)),
+        Profile.MISC: Plan(Pass(1), Pass(1)),
+        Profile.SEDIC: Plan(Pass(1), Pass(1, attention=_ORAG)),
     },
     "many-step": {
         Profile.BASE: Plan(Pass(20, negative=NEGATIVE)),
@@ -166,20 +166,28 @@ def _stage(
     )
 
 
-@dataclass(frozen=True)
-class _Based:
-    """A file whose base picture is drawn."""
+def base_picture(file: Picogram) -> BasePicture:
+    """What a file holds before anything is imagined, as large as coded. Raises CorruptBitstream, UnknownModel."""
+    import torch
 
-    file: Picogram
-    base: BasePicture
-    stages: tuple[Stage, ...]
+    from picogram.diffusion.denoiser import BasePicture
+    from picogram.latent.codec import load_codec
 
-    def picture(self, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Image.Image:
-        """At the original size."""
-        header, picture = self.file.header, Image.fromarray(pixels)
-        if header.halvings:
-            picture = picture.resize((header.width, header.height), Image.Resampling.BICUBIC)
-        return picture
+    codec, size = load_codec(file.header.model), file.header.coded_size
+    latent, rate = codec.latent(file.latent, *size)
+    pixels = torch.from_numpy(codec.synthesise(latent, rate, *size)).permute(2, 0, 1).float().div_(255)
+    # a copy, for tensors of inference mode cannot take part in attention guidance by gradients
+    return BasePicture(pixels, latent[0].clone(), rate)
+
+
+def finished(pixels: Tensor, file: Picogram) -> Image.Image:
+    """``[3, H, W]`` 0..1 as an RGB picture of the original's size."""
+    header = file.header
+    whole = pixels.mul(255).round().byte().permute(1, 2, 0).numpy()
+    picture = Image.fromarray(np.ascontiguousarray(whole))
+    if header.halvings:
+        picture = picture.resize((header.width, header.height), Image.Resampling.BICUBIC)
+    return picture
 
 
 def draw(
@@ -194,51 +202,34 @@ def draw(
     ``descriptions``: what the files say (None: nothing). ``denoiser``: instead of the embedded model, which is loaded
     if a file has stages. Raises ModelMissing or ModelDamaged if that is not there.
     """
+    from picogram.diffusion.denoiser import Item
+
     watches = watches or [Told()] * len(files)
     kind = denoiser.kind if denoiser else "embedded"
     outcomes: list[Image.Image | Exception] = []
-    based: dict[int, _Based] = {}
+    items: dict[int, Item] = {}
     for index, (file, words, drawing) in enumerate(zip(files, descriptions, drawings, strict=True)):
         try:
-            based[index] = found = _based(file, words, drawing, kind)
-            picture = found.picture(_to_bytes(found.base.pixels))
+            base = base_picture(file)
+            stages = plan(file.header.profile, kind, base.rate, words, drawing)
+            picture = finished(base.pixels, file)
             watches[index].preview(picture)
             outcomes.append(picture)
         except Exception as error:
-            based.pop(index, None)
             outcomes.append(error)
-    waiting = [index for index, one in based.items() if one.stages]
-    if waiting:
+            continue
+        if stages:
+            items[index] = Item(base, stages)
+    if items:
         from picogram.diffusion.embedded import load_denoiser
-        from picogram.diffusion.sampler import Item, restore
+        from picogram.diffusion.sampler import restore
 
-        items = [Item(based[index].base, based[index].stages) for index in waiting]
+        waiting = list(items)
         restored = restore(
-            denoiser or load_denoiser(), items, lambda row, fraction: watches[waiting[row]].progress(fraction)
+            denoiser or load_denoiser(),
+            list(items.values()),
+            lambda row, fraction: watches[waiting[row]].progress(fraction),
         )
         for index, outcome in zip(waiting, restored, strict=True):
-            if isinstance(outcome, Exception):
-                outcomes[index] = outcome
-            else:
-                outcomes[index] = based[index].picture(_to_bytes(outcome))
+            outcomes[index] = outcome if isinstance(outcome, Exception) else finished(outcome, files[index])
     return outcomes
-
-
-def _based(file: Picogram, words: Description | None, drawing: Drawing, kind: str) -> _Based:
-    import torch
-
-    from picogram.diffusion.denoiser import BasePicture
-    from picogram.latent.codec import load_codec
-
-    codec, size = load_codec(file.header.model), file.header.coded_size
-    latent, rate = codec.latent(file.latent, *size)
-    pixels = torch.from_numpy(codec.synthesise(latent, rate, *size)).permute(2, 0, 1).float().div_(255)
-    # a copy, for tensors of inference mode cannot take part in attention guidance by gradients
-    base = BasePicture(pixels, latent[0].clone(), rate)
-    return _Based(file, base, plan(file.header.profile, kind, rate, words, drawing))
-
-
-def _to_bytes(pixels: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """``[3, H, W]`` 0..1 to ``[H, W, 3]``."""
-    whole: np.ndarray[Any, np.dtype[np.uint8]] = pixels.mul(255).round().byte().permute(1, 2, 0).numpy()
-    return np.ascontiguousarray(whole)

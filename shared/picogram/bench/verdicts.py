@@ -1,0 +1,251 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the rows of an ablation say: means, spread over seeds, paired differences with intervals, and plain verdicts.
+
+    rows ── by profile, rate and variant ──> Mean
+    rows ── picture by picture, seeds averaged ──> Interval of a difference ──> Verdict
+
+Pictures are drawn again with replacement (percentile bootstrap); seeds are averaged first, for they say how much one
+drawing differs from the next and not how much pictures do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from picogram.bench.words import (
+    BASE,
+    CAPTION_ONLY,
+    CORRECT,
+    DRAWN,
+    EMPTY,
+    IGNORED,
+    MISLED,
+    NAMES_ONLY,
+    OTHER_MAPS,
+    SHUFFLED,
+)
+
+METRICS = ("lpips", "dists", "psnr")
+RESAMPLES = 5_000
+FEWEST_PICTURES = 6
+"""For a verdict: fewer agree by chance too often, and their intervals come out too narrow."""
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Row:
+    """One drawing. ``words_bytes`` are those of ``bytes`` that words take; equal ``digest`` means equal drawings."""
+
+    profile: str
+    bpp: float
+    variant: str
+    image: str
+    seed: int
+    budget: int
+    bytes: int
+    words_bytes: int
+    digest: str
+    lpips: float
+    dists: float
+    psnr: float
+
+
+@dataclass(frozen=True)
+class Kid:
+    """Patch KIDs of all pictures of a case against the originals; nan with too few patches."""
+
+    profile: str
+    bpp: float
+    variant: str
+    seed: int
+    kid: float
+    kid_vgg: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean difference over ``pictures`` pictures with its 95% interval; nan with fewer than two."""
+
+    mean: float
+    low: float
+    high: float
+    pictures: int
+
+
+@dataclass(frozen=True)
+class Value:
+    """A mean, and the deviation over seeds of what it would be with one seed (0: nothing is random)."""
+
+    mean: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Mean:
+    """One variant over its pictures. ``shortfall``: the share of the budget that files leave unused."""
+
+    profile: str
+    bpp: float
+    variant: str
+    pictures: int
+    seeds: int
+    bytes: float
+    shortfall: float
+    words_bytes: float
+    values: Mapping[str, Value]
+    to_empty: Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Asked of a profile: is ``variant`` better than ``against``?"""
+
+    subject: str
+    variant: str
+    against: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to a question for one profile and rate."""
+
+    profile: str
+    bpp: float
+    question: Question
+    differences: Mapping[str, Interval]
+    answer: str
+
+
+QUESTIONS = (
+    Question("drawing without words", DRAWN, BASE, "against the base picture of the same file"),
+    Question("text", CORRECT, EMPTY, "at equal bytes"),
+    Question("the right text", CORRECT, SHUFFLED, "against another picture's, at equal bytes"),
+    Question("drawing by the words", CORRECT, IGNORED, "in the same file, against ignoring them"),
+    Question("drawing by the right words", CORRECT, MISLED, "in the same file, against wrong ones"),
+    Question("leaving the picture the words' bytes", EMPTY, IGNORED, "both drawn without words"),
+    Question("objects", CORRECT, CAPTION_ONLY, "at equal bytes"),
+    Question("the right maps", CORRECT, OTHER_MAPS, "against another picture's"),
+    Question("details of objects", CORRECT, NAMES_ONLY, "at equal bytes"),
+)
+
+
+def means(rows: Sequence[Row], kids: Sequence[Kid]) -> list[Mean]:
+    """By profile, rate and variant, in the order of the rows."""
+    cases = _grouped(rows)
+    scores: dict[tuple[str, float, str], list[Kid]] = {}
+    for score in kids:
+        scores.setdefault((score.profile, score.bpp, score.variant), []).append(score)
+    found = []
+    for (profile, bpp, variant), some in cases.items():
+        values = {metric: _value(_by_seed(some, metric)) for metric in METRICS}
+        for name in ("kid", "kid_vgg"):
+            values[name] = _value([getattr(k, name) for k in scores.get((profile, bpp, variant), [])])
+        nothing = cases.get((profile, bpp, EMPTY), [])
+        found.append(
+            Mean(
+                profile,
+                bpp,
+                variant,
+                pictures=len({row.image for row in some}),
+                seeds=len({row.seed for row in some}),
+                bytes=_mean(row.bytes for row in some),
+                shortfall=_mean(1 - row.bytes / row.budget for row in some),
+                words_bytes=_mean(row.words_bytes for row in some),
+                values=values,
+                to_empty={metric: difference(some, nothing, metric) for metric in METRICS},
+            )
+        )
+    return found
+
+
+def verdicts(rows: Sequence[Row]) -> list[Verdict]:
+    """The answers to all questions that the rows can answer, by profile and rate.
+
+    A question about objects counts the pictures that have some: others are drawn the same either way.
+    """
+    cases = _grouped(rows)
+    found = []
+    for profile, bpp in dict.fromkeys((row.profile, row.bpp) for row in rows):
+        for question in QUESTIONS:
+            pair = [cases.get((profile, bpp, name), []) for name in (question.variant, question.against)]
+            if all(pair):
+                some, other = _different(*pair)
+                differences = {metric: difference(some, other, metric) for metric in METRICS}
+                found.append(Verdict(profile, bpp, question, differences, answer(differences)))
+    return found
+
+
+def answer(differences: Mapping[str, Interval]) -> str:
+    """In words what the intervals of LPIPS and DISTS say; lower is better."""
+    intervals = differences["lpips"], differences["dists"]
+    if any(interval.pictures < FEWEST_PICTURES for interval in intervals):
+        return f"not measured: fewer than {FEWEST_PICTURES} pictures differ"
+    better = [interval.high < 0 for interval in intervals]
+    worse = [interval.low > 0 for interval in intervals]
+    if all(better):
+        return "pays"
+    if all(worse):
+        return "harms"
+    if any(better) and any(worse):
+        return "mixed: one metric gains, the other loses"
+    if any(better) or any(worse):
+        which = "LPIPS" if better[0] or worse[0] else "DISTS"
+        return f"not shown: {which} alone {'gains' if any(better) else 'loses'}"
+    return "not shown: both intervals hold zero"
+
+
+def difference(some: Sequence[Row], other: Sequence[Row], metric: str) -> Interval:
+    """``some`` less ``other`` over the pictures that both have."""
+    a, b = (_by_image(rows, metric) for rows in (some, other))
+    paired = np.array([a[image] - b[image] for image in a if image in b])
+    if len(paired) < 2:
+        return Interval(float(paired.mean()) if len(paired) else math.nan, math.nan, math.nan, len(paired))
+    generator = np.random.default_rng(1)
+    drawn = paired[generator.integers(0, len(paired), (RESAMPLES, len(paired)))].mean(1)
+    tail = (1 - _LEVEL) / 2
+    low, high = np.quantile(drawn, (tail, 1 - tail))
+    return Interval(float(paired.mean()), float(low), float(high), len(paired))
+
+
+def _different(some: Sequence[Row], other: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows of pictures that were not drawn alike."""
+    digests = [{row.image: row.digest for row in rows} for rows in (some, other)]
+    images = {image for image, digest in digests[0].items() if digests[1].get(image) != digest}
+    return [row for row in some if row.image in images], [row for row in other if row.image in images]
+
+
+def _grouped(rows: Iterable[Row]) -> dict[tuple[str, float, str], list[Row]]:
+    cases: dict[tuple[str, float, str], list[Row]] = {}
+    for row in rows:
+        cases.setdefault((row.profile, row.bpp, row.variant), []).append(row)
+    return cases
+
+
+def _by_image(rows: Iterable[Row], metric: str) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row.image, []).append(getattr(row, metric))
+    return {image: _mean(values) for image, values in found.items()}
+
+
+def _by_seed(rows: Iterable[Row], metric: str) -> list[float]:
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        found.setdefault(row.seed, []).append(getattr(row, metric))
+    return [_mean(values) for values in found.values()]
+
+
+def _value(by_seed: Sequence[float]) -> Value:
+    if not by_seed:
+        return Value(math.nan, math.nan)
+    return Value(_mean(by_seed), float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else 0.0)
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
