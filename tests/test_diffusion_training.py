@@ -27,7 +27,7 @@ from picogram.models.store import features_file
 from picogram.semantics.features import FeatureNet
 from training.diffusion.data import Pairs
 from training.diffusion.export import pack as pack_weights
-from training.diffusion.losses import Adversary, Distances, LossWeights, Moments, Seen, windows
+from training.diffusion.losses import Adversary, Distances, LossWeights, Moments, Seen, excess, windows
 from training.diffusion.pairs import Photo, Writer, captioned_photos, write_crops, write_photos
 from training.diffusion.train import Trainer
 from training.diffusion.validate import Case, Restorer, load_net, to_item
@@ -186,6 +186,16 @@ def test_moments_pull_predictions_towards_the_originals() -> None:
     assert float((moving.grad * (fake - real.mean(0))).sum()) > 0  # descending goes towards them
     assert moments.real is not None
     assert len(moments.real) == 256
+
+
+def test_hatching_counts_where_the_original_is_flat_and_only_there() -> None:
+    flat, busy = torch.full((1, 3, 64, 64), 0.5), torch.rand(1, 3, 64, 64)
+    hatching = torch.zeros(64, 64)
+    hatching[::2] = 0.1
+    plain = float(excess(flat, flat))
+    assert plain < 1e-6
+    assert float(excess(flat, flat + hatching)) > 0.02
+    assert float(excess(busy, busy + hatching)) < 1e-4
 
 
 @pytest.mark.lmm

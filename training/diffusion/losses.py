@@ -31,6 +31,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 from picogram.metrics.perceptual import Dists, Lpips, dists_distance, load_dists, load_lpips
 from picogram.semantics.features import FeatureNet
 
+FLAT = 0.03
+"""Deviation within nine pixels below which a photograph counts as flat; its own grain is half of that."""
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -42,6 +45,7 @@ class LossWeights:
 
     charbonnier: float = 2.0
     blurred: float = 0.0  # Charbonnier of means over squares of 8 pixels
+    smooth: float = 0.0  # detail where the original has none
     lpips: float = 1.0
     dists: float = 2.0
     adversarial: float = 0.0
@@ -85,6 +89,8 @@ class Distances(nn.Module):
         weights = self.weights
         difference = x - x_hat
         parts = {"charbonnier": charbonnier(difference), "blurred": charbonnier(F.avg_pool2d(difference, 8))}
+        if weights.smooth:
+            parts["smooth"] = excess(x, x_hat)
         x_hat = x_hat.clamp(0, 1)
         if self.alex is not None:
             parts["lpips"] = self.alex(x, x_hat).mean()
@@ -145,6 +151,16 @@ def _cubic(a: Tensor, b: Tensor) -> Tensor:
 
 def charbonnier(difference: Tensor) -> Tensor:
     return (difference.square() + 1e-6).sqrt().mean()
+
+
+def excess(x: Tensor, x_hat: Tensor) -> Tensor:
+    """Mean size of the prediction's detail where the original is flat: hatching that no feature network minds."""
+    side = 9
+    spread = (
+        F.avg_pool2d(x.square(), side, 1, side // 2) - F.avg_pool2d(x, side, 1, side // 2).square()
+    ).mean(1, True)
+    flat = torch.exp(-spread.clamp_min(0) / FLAT**2)
+    return (flat * (x_hat - F.avg_pool2d(x_hat, side, 1, side // 2)).abs()).mean()
 
 
 def windows(pictures: list[Tensor], size: int) -> list[Tensor]:
