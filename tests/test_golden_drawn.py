@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Golden files of all profiles look as they did, within 40 dB: the promise for drawing, which is not exact arithmetic."""
+"""Golden files of all profiles look as they did, within 50 dB: the promise for drawing, which is not exact arithmetic."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from PIL import Image
 
 import picogram
 
-TOLERANCE = 40.0
-"""PSNR in dB. Between bfloat16 and float32, 1 and 2 threads, batches of 1 and 8, 41 dB and more were seen."""
+TOLERANCE = 50.0
+"""PSNR in dB. Between bfloat16 and float32 and between 1 and 2 threads, 63 dB and more were seen."""
 
 
 @pytest.mark.lmm

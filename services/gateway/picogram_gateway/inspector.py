@@ -36,7 +36,7 @@ def catalogue() -> dict[str, Any]:
     from picogram.profiles.recipes import RECIPES
 
     return {
-        "profiles": [recipe.name for recipe in RECIPES.values() if recipe.written],
+        "profiles": [recipe.name for recipe in RECIPES.values()],
         "models": list(models.manifests().values()),
         "text_models": [dict(remote.manifest) for remote in store.remotes().values()],
     }

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""The profiles as data: which text sections their files have, which masks, and which of them this release writes.
+"""The profiles as data: which text sections their files have, and which masks.
 
 ``check_words`` says what is wrong with words that a caller gives for a profile, before any work is done.
 """
@@ -22,9 +22,6 @@ class Recipe:
     profile: Profile
     sections: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
-    written: bool = False
-    drawn_in_full: bool = False
-    """Whether this release does all that the profile asks of a decoder."""
     max_objects: int = 0
     mask_sides: tuple[int, ...] = ()
     """Sides that masks may have; those that a captioner finds have the first of them."""
@@ -40,17 +37,14 @@ class Recipe:
 RECIPES = {
     recipe.profile: recipe
     for recipe in (
-        Recipe(Profile.BASE, written=True, drawn_in_full=True),
-        Recipe(Profile.STC, ("caption",), ("caption",), written=True, drawn_in_full=True),
-        Recipe(
-            Profile.MISC, ("caption", "objects"), ("caption",), written=True, max_objects=3, mask_sides=(8,)
-        ),
-        Recipe(Profile.TACO, written=True, guided=True),
+        Recipe(Profile.BASE),
+        Recipe(Profile.STC, ("caption",), ("caption",)),
+        Recipe(Profile.MISC, ("caption", "objects"), ("caption",), max_objects=3, mask_sides=(8,)),
+        Recipe(Profile.TACO, guided=True),
         Recipe(
             Profile.SEDIC,
             ("caption", "objects"),
             ("caption",),
-            written=True,
             max_objects=8,
             mask_sides=(16, 32, 64),
         ),
@@ -60,12 +54,10 @@ BASE = RECIPES[Profile.BASE]
 
 
 def recipe_to_write(name: str) -> Recipe:
-    """The recipe of a profile that files can be written in; UnsupportedProfile for any other name."""
+    """The recipe of a profile by its name; UnsupportedProfile if there is none."""
     for recipe in RECIPES.values():
         if recipe.name == name:
-            if recipe.written:
-                return recipe
-            raise UnsupportedProfile(f"profile {name!r} cannot be encoded")
+            return recipe
     raise UnsupportedProfile(f"profile {name!r} is not known")
 
 
@@ -103,6 +95,4 @@ def reading_notes(picogram: Picogram) -> tuple[str, ...]:
         if name not in recipe.sections:
             raise UnsupportedProfile(f"a file of profile {recipe.name} cannot have a section of {name}")
     notes = [f"the file has no {name}" for name in recipe.required if name not in present]
-    if not recipe.drawn_in_full:
-        notes.append(f"profile {recipe.name} is drawn from its latent alone by this version")
     return tuple(notes)
