@@ -102,7 +102,7 @@ def test_what_the_captioner_finds_is_in_the_file(photo: Image.Image, profile: st
 def test_every_byte_of_every_profile_is_accounted_for(
     photo: Image.Image, profile: str, sections: set[str]
 ) -> None:
-    for options in ({"bytes": 700}, {"bpp": 0.08}, {"quality": 10}):
+    for options in ({"bytes": 3500}, {"bpp": 0.9}, {"quality": 10}):
         data = picogram.encode(photo, profile=profile, words=words_of(), **options)
         assert set(picogram.inspect(data, words=words_of()).sections) == sections
         assert accounted(data) == len(data)

@@ -107,7 +107,7 @@ def there_and_back(
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("options", [{"bytes": "500"}, {"bpp": "0.9"}, {"quality": "20"}])
+@pytest.mark.parametrize("options", [{"bytes": "2500"}, {"bpp": "4.5"}, {"quality": "20"}])
 def test_every_profile_goes_there_and_back(
     server: TestClient, photo: Image.Image, words: Words, profile: str, options: dict[str, str]
 ) -> None:
@@ -167,7 +167,7 @@ def test_words_too_dear_for_the_budget_are_left_out_one_after_another(
     server: TestClient, photo: Image.Image
 ) -> None:
     said = []
-    for budget in (500, 105, 28):
+    for budget in (2500, 525, 140):
         response = encode(server, photo, profile="sedic", bytes=str(budget))
         assert costs(response) == len(response.content) <= budget
         said.append(response.headers.get_list("x-picogram-warning"))

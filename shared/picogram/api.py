@@ -130,7 +130,7 @@ def encode_detailed(
 ) -> Encoded:
     """``encode``, with the words and warnings.
 
-    A captioner's words share a quarter of the budget: details of objects go first, then objects, then the caption,
+    A captioner's words share a twentieth of the budget: details of objects go first, then objects, then the caption,
     with a warning each; without any words the file has profile base. What was given is never left out.
     """
     _check_rate(bytes, bpp, quality)

@@ -6,7 +6,7 @@
     picture, Prepared ── assemble ──> Encoded        the latent gets what the words leave of the budget
     Encoded ── recode ──> Encoded                    the caption again, knowing the latent, if that is shorter
 
-Words that a caller gave are kept whatever they cost. A captioner's share a quarter of the budget: what is too much goes
+Words that a caller gave are kept whatever they cost. A captioner's share a twentieth of the budget: what is too much goes
 in this order, with a warning each: the details of objects, the least sure object, the next, the caption. Where no words
 are left, the file is one of profile ``base``.
 """
@@ -25,8 +25,9 @@ from picogram.profiles.recipes import BASE, Recipe
 from picogram.semantics.description import MASK_SIDES, Description, Region
 from picogram.semantics.words import TextSections, Words
 
-MAX_WORDS_SHARE = 0.25
-"""Of a byte budget, for words that no caller asked for."""
+MAX_WORDS_SHARE = 0.05
+"""Of a byte budget, for words that no caller gave: up to there they cost a picture nothing that can be measured, and beyond
+there is no sign that they would pay (docs/ablations.md)."""
 UNGUIDED = "the encoder does not use captions in this version: the file is coded from the picture alone"
 
 
