@@ -26,7 +26,7 @@ from picogram.semantics.description import MASK_SIDES, Description, Region
 from picogram.semantics.words import TextSections, Words
 
 MAX_WORDS_SHARE = 0.05
-"""Of a byte budget, for words that no caller gave: up to there they cost a picture nothing that can be measured, and beyond
+"""Of a byte budget, for words that no caller gave: up to there they cost a picture nothing measurable, and beyond
 there is no sign that they would pay (docs/ablations.md)."""
 UNGUIDED = "the encoder does not use captions in this version: the file is coded from the picture alone"
 
