@@ -60,7 +60,8 @@ def test_pictures_are_described_and_their_words_coded(vllm_coder: VllmLMCoder, t
     captions = [json.loads(r.payload)["caption"] for r in run(handler, "describe", pictures)]
     expected = [d.caption for d in Colours().describe([read_image(p) for p in pictures])]
     assert captions == expected
-    coded = [sections_of(r.metadata["sections"])["caption"] for r in run(handler, "code", pictures)]
+    fullest = [r.metadata["choices"][0] for r in run(handler, "code", pictures)]
+    coded = [sections_of(choice["sections"])["caption"] for choice in fullest]
     assert TextCoder(lm=torch_coder).decode(coded) == expected
 
 
