@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -76,10 +75,8 @@ def test_a_fleet_codes_pictures_revives_the_dead_and_leaves_nothing(
             fleet.terminate()
             assert fleet.wait(60) == 0
             assert not [child for child in family if Path(f"/proc/{child}").exists()]
-            events = [
-                json.loads(line).get("event") for line in log.read_text().splitlines() if line[0] == "{"
-            ]
-            assert events.count("drained") == 3
+            # processes that end together share the log, and two lines may come as one
+            assert log.read_text().count('"event": "drained"') == 3
         finally:
             for child in descendants(fleet.pid) if fleet.poll() is None else ():
                 os.kill(child, signal.SIGKILL)
