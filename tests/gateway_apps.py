@@ -17,6 +17,7 @@ import httpx2
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image
+from starlette.testclient import TestClient
 
 from picogram import errors
 from picogram.bitstream import Header, Picogram, Profile, parse, serialise
@@ -42,6 +43,15 @@ def _dot(width: int = 1, height: int = 1) -> bytes:
 
 
 DOT = _dot()
+
+
+def until_ready(client: TestClient) -> TestClient:
+    """The client, once the models behind it are loaded."""
+    deadline = time.monotonic() + 60
+    while client.get("/readyz").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return client
 
 
 def image(text: bytes = b"photo") -> bytes:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from picogram.diffusion.denoiser import BasePicture
+from picogram.diffusion.denoiser import BasePicture, Item
 from picogram.diffusion.embedded import EmbeddedDenoiser
 from picogram.diffusion.model import DiffusionConfig, DiffusionNet
-from picogram.diffusion.sampler import Item, Watch, restore
+from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Stage
 from picogram.diffusion.text import Words, WordTable
 
@@ -67,10 +67,6 @@ def drawn(denoiser: EmbeddedDenoiser, *stages: Stage, of: BasePicture | None = N
     (found,) = restore(denoiser, [Item(of or base(), stages)])
     assert isinstance(found, Tensor)
     return found
-
-
-def watched(denoiser: EmbeddedDenoiser, items: Sequence[Item], watch: Watch) -> list[Tensor | Exception]:
-    return restore(denoiser, items, watch)
 
 
 def psnr(a: Tensor, b: Tensor) -> float:

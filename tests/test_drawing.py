@@ -15,8 +15,9 @@ from torch import Tensor
 
 import picogram
 from picogram.bitstream import Profile, parse
+from picogram.diffusion.denoiser import Item
 from picogram.diffusion.embedded import EmbeddedDenoiser, load_denoiser
-from picogram.diffusion.sampler import Item, restore
+from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Stage
 from picogram.errors import JobCanceled, ModelDamaged, UsageError
 from picogram.profiles.drawing import PLANS, Drawing, Pass, Plan, base_picture, draw, plan

@@ -15,8 +15,8 @@ from torch import Tensor
 pytest.importorskip("diffusers")
 
 from picogram.diffusion.attention import Energy, bias, descend
-from picogram.diffusion.denoiser import BasePicture, Batch, Guide, Window
-from picogram.diffusion.sampler import Item, restore
+from picogram.diffusion.denoiser import BasePicture, Batch, Guide, Item, Window
+from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Attention, Stage
 from picogram.errors import JobCanceled
 from picogram_decoder.hub.blank import SCHEDULER, blank_parts

@@ -8,16 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from small_diffusion import base, drawn, psnr, small_denoiser, small_net, small_table, watched
+from small_diffusion import base, drawn, psnr, small_denoiser, small_net, small_table
 from torch import Tensor
 
 from picogram.diffusion import sampler
 from picogram.diffusion.attention import Energy, bias
 from picogram.diffusion.bridge import NOISE
 from picogram.diffusion.colour import fix_colour, low
-from picogram.diffusion.denoiser import Batch, Window
+from picogram.diffusion.denoiser import Batch, Item, Window
 from picogram.diffusion.embedded import EmbeddedDenoiser
-from picogram.diffusion.sampler import Item
+from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import MAX_SEED, MAX_STEPS, Attention, Stage
 from picogram.diffusion.windows import blend, cover
 from picogram.errors import JobCanceled, UsageError
@@ -40,7 +40,7 @@ def test_without_stages_the_base_picture_comes_back(denoiser: EmbeddedDenoiser) 
 
 def test_a_seed_gives_the_same_picture_alone_and_in_a_batch(denoiser: EmbeddedDenoiser) -> None:
     items = [Item(base(n), [Stage(steps=3, seed=7 + n)]) for n in range(3)]
-    together = watched(denoiser, items, lambda *_: None)
+    together = restore(denoiser, items)
     alone, other = (drawn(denoiser, Stage(steps=3, seed=s), of=base(1)) for s in (8, 9))
     assert isinstance(together[1], Tensor)
     assert psnr(together[1], alone) > 60
@@ -55,7 +55,7 @@ def test_pictures_of_different_size_and_stages_share_a_call(denoiser: EmbeddedDe
         Item(base(3), [Stage("a", mask=left_half()), Stage("b")]),
         Item(base(4), [Stage(seed=1)]),
     ]
-    together = watched(denoiser, items, lambda *_: None)
+    together = restore(denoiser, items)
     for item, found in zip(items, together, strict=True):
         assert isinstance(found, Tensor)
         assert psnr(found, drawn(denoiser, *item.stages, of=item.base)) > 60
@@ -150,7 +150,7 @@ def attention_inside(denoiser: EmbeddedDenoiser, *guides: Attention | None) -> l
         drawing = sampler._Drawing(denoiser, process, [stage], mask, (64, 96))
         x = process.start()
         if guide is not None and guide.mode == "gradient":
-            x = drawing._descend(x, 0)
+            x = drawing._descend(x, 0, guide)
         assert mask is not None
         texts = denoiser.read(["red"])
         energy = Energy(mask, texts.words)
@@ -208,7 +208,7 @@ def test_colours_come_from_the_base_picture_and_detail_stays() -> None:
 def test_progress_counts_steps_of_all_stages(denoiser: EmbeddedDenoiser) -> None:
     told: list[tuple[int, float]] = []
     items = [Item(base(), [Stage("a", steps=2), Stage("b", steps=2)])]
-    watched(denoiser, items, lambda *t: told.append(t))
+    restore(denoiser, items, lambda *t: told.append(t))
     assert told == [(0, 0.25), (0, 0.5), (0, 0.75), (0, 1.0)]
 
 
@@ -218,7 +218,7 @@ def test_a_picture_that_is_given_up_leaves_its_batch_alone(denoiser: EmbeddedDen
             raise JobCanceled("stop")
 
     items = [Item(base(n), [Stage(steps=4, seed=n)]) for n in range(3)]
-    found = watched(denoiser, items, watch)
+    found = restore(denoiser, items, watch)
     assert isinstance(found[1], JobCanceled)
     for index in (0, 2):
         assert isinstance(found[index], Tensor)
@@ -232,7 +232,7 @@ def test_nothing_is_drawn_after_the_last_one_gave_up(denoiser: EmbeddedDenoiser)
         steps.append(fraction)
         raise JobCanceled("stop")
 
-    (found,) = watched(denoiser, [Item(base(), [Stage(steps=4), Stage(steps=4)])], watch)
+    (found,) = restore(denoiser, [Item(base(), [Stage(steps=4), Stage(steps=4)])], watch)
     assert isinstance(found, JobCanceled)
     assert steps == [1 / 8]
 

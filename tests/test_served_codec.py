@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gateway_apps import check_problem
+from gateway_apps import check_problem, until_ready
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -29,11 +29,7 @@ PICOGRAM = {"content-type": "application/vnd.picogram"}
 @pytest.fixture(scope="module")
 def server() -> Iterator[TestClient]:
     with TestClient(create_app(Settings())) as client:
-        deadline = time.monotonic() + 60
-        while client.get("/readyz").status_code != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield client
+        yield until_ready(client)
 
 
 def png(picture: Image.Image) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from gateway_apps import check_problem, costs
+from gateway_apps import check_problem, costs, until_ready
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -77,11 +76,7 @@ class Broken(Words):
 @pytest.fixture(scope="module")
 def server() -> Iterator[TestClient]:
     with TestClient(create_app(Settings()), raise_server_exceptions=False) as client:
-        deadline = time.monotonic() + 60
-        while client.get("/readyz").status_code != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield client
+        yield until_ready(client)
 
 
 @pytest.fixture(autouse=True)

@@ -11,14 +11,12 @@ training crops, collected per scale index, smoothed by a logistic of that scale.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from picogram.bitstream.rangecoder import TOTAL
@@ -27,6 +25,7 @@ from picogram.latent.coding import walk_values
 from picogram.latent.exact_prior import ONE, RATE_COUNT, ExactPrior
 from picogram.latent.model import LatentCodec
 from picogram.latent.prior import SCALE_COUNT, Prior, scale_of_index
+from training.shipping import int8_channels, ship
 from training.train_latent import Crops
 
 WEIGHT_BITS = 15
@@ -135,10 +134,7 @@ def packed(name: str, value: Tensor) -> dict[str, Tensor]:
     """A float tensor as shipped: convolutions of the networks as int8 with a scale per output channel, the rest fp16."""
     if value.dim() < 4 or "linear" in name or "spread" in name:
         return {name: value.half()}
-    peak = value.flatten(1).abs().amax(1).clamp(min=1e-8)
-    scale = peak / 127
-    codes = torch.round(value / scale.view(-1, 1, 1, 1)).to(torch.int8)
-    return {name: codes, f"{name}.scale": scale.float()}
+    return int8_channels(name, value)
 
 
 def export(model: LatentCodec, crops: Crops, batches: int) -> dict[str, Tensor]:
@@ -169,28 +165,22 @@ def main() -> None:
     args = parser.parse_args()
     model, counters = load_checkpoint(args.checkpoint)
     tensors = export(model, Crops(args.data, "train", 7), args.batches)
-    path = args.out / f"latent-{args.model}.safetensors"
-    save_file(tensors, path)
-    data = path.read_bytes()
-    sources = json.loads((args.data / "meta.json").read_text())
-    manifest = {
-        "name": f"latent-{args.model}",
-        "id": args.model,
-        "kind": "latent",
-        "file": path.name,
-        "size": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "licence": "Apache-2.0",
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "training": {
-            "command": args.command,
-            "data": sources,
-            "hours": round(counters["total_seconds"] / 3600, 2),
-            "samples": counters["samples"],
-            "steps": counters["step"],
+    manifest = ship(
+        args.out,
+        "latent",
+        args.model,
+        tensors,
+        {
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "training": {
+                "command": args.command,
+                "data": json.loads((args.data / "meta.json").read_text()),
+                "hours": round(counters["total_seconds"] / 3600, 2),
+                "samples": counters["samples"],
+                "steps": counters["step"],
+            },
         },
-    }
-    path.with_suffix(".json").write_text(json.dumps(manifest, indent=1) + "\n")
+    )
     print(json.dumps(manifest))
 
 

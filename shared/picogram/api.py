@@ -24,6 +24,7 @@ from picogram.bitstream.container import section_sizes
 from picogram.errors import UsageError
 from picogram.profiles.drawing import Drawing, Watch, draw
 from picogram.profiles.recipes import check_words, reading_notes, recipe_to_write
+from picogram.ranges import check_number
 from picogram.semantics.description import Description, Region, objects_text
 from picogram.semantics.words import ReadText, Words, default_words
 
@@ -332,13 +333,7 @@ def _read(image: ImageSource) -> Image.Image:
 def _check_rate(byte_budget: int | None, bpp: float | None, quality: float | None) -> None:
     if sum(value is not None for value in (byte_budget, bpp, quality)) > 1:
         raise UsageError("give at most one of bytes, bpp and quality")
-    _check_number("bytes", byte_budget, 1, 2**40)
-    _check_number("bpp", bpp, 1e-6, 1e6)
-    _check_number("quality", quality, 0, 100)
-
-
-def _check_number(name: str, value: float | None, low: float, high: float) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise UsageError(f"{name} must be a number from {low:g} to {high:g}")
+    ranges = {"bytes": (byte_budget, 1, 2**40), "bpp": (bpp, 1e-6, 1e6), "quality": (quality, 0, 100)}
+    for name, (value, low, high) in ranges.items():
+        if value is not None:
+            check_number(name, value, low, high)

@@ -8,28 +8,23 @@ python -m training.diffusion.export RUN/last.pt --model 1 --out shared/picogram/
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
+
+from training.shipping import int8_channels, ship
 
 
 def pack(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Matrices and kernels as int8 with ``NAME.scale``, the rest as fp16: what ``unpack_floats`` undoes."""
     tensors: dict[str, Tensor] = {}
     for name, value in weights.items():
-        value = value.detach().float().cpu()
-        if value.dim() < 2:
-            tensors[name] = value.half()
-            continue
-        scale = value.flatten(1).abs().amax(1).clamp_min(1e-8) / 127
-        whole = torch.round(value / scale.view(-1, *[1] * (value.dim() - 1)))
-        tensors[name], tensors[f"{name}.scale"] = whole.to(torch.int8), scale
-    return {name: value.contiguous() for name, value in tensors.items()}
+        tensors |= {name: value.detach().cpu().half()} if value.dim() < 2 else int8_channels(name, value)
+    return tensors
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -53,25 +48,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     weights, about = read_weights(args.weights)
-    path = args.out / f"diffusion-{args.model}.safetensors"
-    save_file(pack(weights), path)
-    data = path.read_bytes()
-    manifest = {
-        "name": path.stem,
-        "id": args.model,
-        "kind": "diffusion",
-        "file": path.name,
-        "size": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "licence": "Apache-2.0",
-        "parameters": sum(value.numel() for value in weights.values()),
-        "training": {
-            "command": f"python -m training.diffusion.train --recipe {args.recipe} --data PAIRS --text LM "
-            "--metrics METRICS --features FEATURES --out RUN",
-            **about,
+    command = f"python -m training.diffusion.train --recipe {args.recipe} --data PAIRS --text LM "
+    command += "--metrics METRICS --features FEATURES --out RUN"
+    manifest = ship(
+        args.out,
+        "diffusion",
+        args.model,
+        pack(weights),
+        {
+            "parameters": sum(value.numel() for value in weights.values()),
+            "training": {"command": command, **about},
         },
-    }
-    path.with_suffix(".json").write_text(json.dumps(manifest, indent=1) + "\n")
+    )
     print(json.dumps(manifest, indent=1))
 
 

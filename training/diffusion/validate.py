@@ -29,9 +29,9 @@ from torch import Tensor
 
 from picogram.bench.kid import kid, patch_features, patches
 from picogram.diffusion.denoiser import BasePicture
+from picogram.diffusion.denoiser import Item as SamplerItem
 from picogram.diffusion.embedded import EmbeddedDenoiser
 from picogram.diffusion.model import DiffusionNet
-from picogram.diffusion.sampler import Item as SamplerItem
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Stage
 from picogram.latent.codec import PhotoCodec, load_codec

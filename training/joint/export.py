@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from picogram.semantics.joint import JointConfig
 from training.diffusion.export import pack
+from training.shipping import ship
 
 ORIGIN = "trained for Picogram on nine tenths of Flickr8k; needs the language model and EfficientNet-Lite0"
 PROTOCOL = "training/joint/validate.py; the same photos chose the epoch and the language model's layer"
@@ -38,17 +38,7 @@ def export(
     weights = load_file(source)
     with safe_open(source, "pt") as file:
         about: dict[str, str] = file.metadata()
-    path = out / f"joint-{model}.safetensors"
-    save_file(pack(weights), path)
-    data = path.read_bytes()
-    manifest = {
-        "name": path.stem,
-        "id": model,
-        "kind": "joint",
-        "file": path.name,
-        "size": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "licence": "Apache-2.0",
+    facts = {
         "origin": ORIGIN,
         "parameters": sum(v.numel() for name, v in weights.items() if name not in MEASURED),
         "config": asdict(config_of(weights, int(about["layers"]))),
@@ -59,9 +49,8 @@ def export(
         },
     }
     if scores is not None:
-        manifest |= {"held_out": scores, "held_out_protocol": PROTOCOL}
-    path.with_suffix(".json").write_text(json.dumps(manifest, indent=1) + "\n")
-    return manifest
+        facts |= {"held_out": scores, "held_out_protocol": PROTOCOL}
+    return ship(out, "joint", model, pack(weights), facts)
 
 
 def config_of(weights: Mapping[str, Tensor], layers: int) -> JointConfig:

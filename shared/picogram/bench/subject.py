@@ -17,8 +17,8 @@ from torch import Tensor
 from picogram import api
 from picogram.bench.compare import Measured
 from picogram.bitstream import Picogram, parse
-from picogram.diffusion.denoiser import BasePicture, Denoiser
-from picogram.diffusion.sampler import Item, restore
+from picogram.diffusion.denoiser import BasePicture, Denoiser, Item
+from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Stage
 from picogram.profiles.drawing import Drawing, base_picture, finished, plan
 from picogram.profiles.recipes import Recipe

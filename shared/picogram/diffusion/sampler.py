@@ -22,14 +22,12 @@ from torch import Tensor
 from picogram.diffusion.attention import Energy, bias, descend
 from picogram.diffusion.colour import fix_colour
 from picogram.diffusion.denoiser import BasePicture, Batch, Denoiser, Guide, Item, Process, Texts, Window
-from picogram.diffusion.stages import Stage
+from picogram.diffusion.stages import Attention, Stage
 from picogram.diffusion.windows import blend, cover
 
 EDGE = 16
 """Width in pixels over which a mask's edge fades."""
 MAX_BATCH_PIXELS = 4 * 2**20
-
-__all__ = ["EDGE", "Item", "Watch", "restore"]
 
 Watch = Callable[[int, float], None]
 """``watch(index, fraction)``: a picture's progress, 0 to 1, after each step; may raise to give it up."""
@@ -142,23 +140,29 @@ class _Drawing:
 
     def step(self, x: Tensor, index: int) -> Tensor:
         """``x`` at ``index + 1``."""
-        process, attention = self._process, self._stages[0].attention
-        guided = attention is not None and index < max(1, round(attention.share * process.count))
-        if guided and attention is not None and attention.mode == "gradient":
-            x = self._descend(x, index)
-        biased = attention is not None and guided and attention.mode == "bias"
-        output = blend(x, self._windows, lambda window: self._predict(x, index, window, biased))
+        process, attention = self._process, self._attention(index)
+        if attention is not None and attention.mode == "gradient":
+            x = self._descend(x, index, attention)
+        strength = attention.strength if attention is not None and attention.mode == "bias" else 0.0
+        output = blend(x, self._windows, lambda window: self._predict(x, index, window, strength))
         x = process.step(output, x, index)
         if self._mask is not None:
             kept = process.noisy(index + 1)
             x = self._mask * x + (1 - self._mask) * kept
         return x
 
-    def _predict(self, x: Tensor, index: int, window: Window, biased: bool) -> Tensor:
-        guide: Guide | None = None
+    def _attention(self, index: int) -> Attention | None:
+        """The guidance of a step; None where there is none, or no mask for words to act in."""
         attention = self._stages[0].attention
-        if biased and attention is not None and self._mask is not None:
-            guide = bias(window.of(self._mask), self._texts.words, attention.strength)
+        if attention is None or self._mask is None:
+            return None
+        return attention if index < max(1, round(attention.share * self._process.count)) else None
+
+    def _predict(self, x: Tensor, index: int, window: Window, strength: float) -> Tensor:
+        """``strength``: of a bias on the words' attention."""
+        guide: Guide | None = None
+        if strength and self._mask is not None:
+            guide = bias(window.of(self._mask), self._texts.words, strength)
         part = window.of(x)
         output = self._process.predict(part, index, self._texts, window, guide)
         if self._negative is None:
@@ -166,15 +170,12 @@ class _Drawing:
         without = self._process.predict(part, index, self._negative, window)
         return without + self._guidance * (output - without)
 
-    def _descend(self, x: Tensor, index: int) -> Tensor:
+    def _descend(self, x: Tensor, index: int, attention: Attention) -> Tensor:
         """Window by window, so that memory does not grow with the picture; those that the mask misses stay."""
-        attention, mask = self._stages[0].attention, self._mask
-        if attention is None or mask is None:
-            return x
 
         def each(window: Window) -> Tensor:
-            place = window.of(mask)
-            if not place.any():
+            place = None if self._mask is None else window.of(self._mask)
+            if place is None or not place.any():
                 return window.of(x)
             return descend(
                 window.of(x),

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picogram.errors import UsageError
+from picogram.ranges import check_number, check_whole
 
 MAX_STEPS: Final = 100
 MAX_GUIDANCE: Final = 20.0
@@ -77,15 +78,3 @@ class Stage:
     def shape(self) -> tuple[object, ...]:
         """What stages of one batch must have in common."""
         return self.steps, self.start, self.guidance != 1, self.mask is None, self.control, self.attention
-
-
-def check_whole(name: str, value: int, low: int, high: int) -> None:
-    """UsageError unless ``value`` is a whole number from ``low`` to ``high``."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise UsageError(f"{name} must be a whole number from {low} to {high}")
-
-
-def check_number(name: str, value: float, low: float, high: float) -> None:
-    """UsageError unless ``value`` is a number from ``low`` to ``high``."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise UsageError(f"{name} must be a number from {low:g} to {high:g}")

@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from picogram.bitstream import Picogram, Profile
-from picogram.diffusion.stages import MAX_GUIDANCE, MAX_SEED, Attention, Stage, check_number, check_whole
+from picogram.diffusion.stages import MAX_GUIDANCE, MAX_SEED, Attention, Stage
 from picogram.errors import UsageError
+from picogram.ranges import check_number, check_whole
 from picogram.semantics.description import Description, Region
 
 if TYPE_CHECKING:
@@ -142,30 +144,29 @@ def plan(
     if chosen is None or drawing.steps == 0 or (drawing.steps is None and rate > chosen.finest):
         return ()
     words = description or Description()
-    stages = [_stage(chosen.each, drawing, region=region) for region in words.objects if chosen.each]
-    stages.append(_stage(chosen.overall, drawing, words.caption, drawing.steps))
+    each, overall = chosen.each, chosen.overall
+    stages = [_stage(each, drawing, _phrase(o), each.steps, o.mask) for o in words.objects] if each else []
+    steps = overall.steps if drawing.steps is None else drawing.steps
+    stages.append(_stage(overall, drawing, words.caption, steps))
     return tuple(replace(s, seed=(drawing.seed + n * _STRIDE) & MAX_SEED) for n, s in enumerate(stages))
 
 
+def _phrase(region: Region) -> str:
+    return f"{region.name}, {region.detail}" if region.detail else region.name
+
+
 def _stage(
-    each: Pass | None,
-    drawing: Drawing,
-    prompt: str = "",
-    steps: int | None = None,
-    region: Region | None = None,
+    way: Pass, drawing: Drawing, prompt: str, steps: int, mask: npt.NDArray[np.bool_] | None = None
 ) -> Stage:
-    assert each is not None  # noqa: S101 - there are no objects without a pass for them
-    if region is not None:
-        prompt = f"{region.name}, {region.detail}" if region.detail else region.name
     return Stage(
         prompt=prompt,
-        negative=each.negative,
-        mask=None if region is None else region.mask,
-        steps=each.steps if steps is None else steps,
-        guidance=each.guidance if drawing.guidance is None else drawing.guidance,
-        start=each.start,
-        control=each.control,
-        attention=each.attention,
+        negative=way.negative,
+        mask=mask,
+        steps=steps,
+        guidance=way.guidance if drawing.guidance is None else drawing.guidance,
+        start=way.start,
+        control=way.control,
+        attention=way.attention,
     )
 
 
