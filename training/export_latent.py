@@ -23,6 +23,7 @@ from picogram.bitstream.rangecoder import TOTAL
 from picogram.exact import ACTIVATION_MAX, FRACTION_BITS
 from picogram.latent.coding import walk_values
 from picogram.latent.exact_prior import ONE, RATE_COUNT, ExactPrior
+from picogram.latent.guide import AdapterConfig
 from picogram.latent.model import LatentCodec
 from picogram.latent.prior import SCALE_COUNT, Prior, scale_of_index
 from training.shipping import int8_channels, ship
@@ -116,7 +117,7 @@ def measure_tables(model: LatentCodec, exact: ExactPrior, crops: Crops, batches:
         x = crops.batch(8, crops.data.shape[1])
         rates = torch.randint(RATE_COUNT, (8,)).tolist()
         rate = torch.tensor(rates) / (RATE_COUNT - 1)
-        y = model.analysis(x, rate) * model.gain(rate)
+        y = model.analyse(x, rate) * model.gain(rate)
         z = model.prior.hyper_analysis(y)
         walk_values(exact, y, z, rates, collect)
     return histograms
@@ -125,14 +126,16 @@ def measure_tables(model: LatentCodec, exact: ExactPrior, crops: Crops, batches:
 def load_checkpoint(path: Path) -> tuple[LatentCodec, dict[str, Any]]:
     """The averaged model of a training run and its counters."""
     state = torch.load(path, map_location="cpu", weights_only=False)
-    model = LatentCodec()
-    model.load_state_dict(state["average"])
+    weights = state["average"]
+    model = LatentCodec(adapter=AdapterConfig.of(weights))
+    model.load_state_dict(weights)
     return model.eval(), {k: v for k, v in state.items() if isinstance(v, int | float)}
 
 
 def packed(name: str, value: Tensor) -> dict[str, Tensor]:
-    """A float tensor as shipped: convolutions of the networks as int8 with a scale per output channel, the rest fp16."""
-    if value.dim() < 4 or "linear" in name or "spread" in name:
+    """A float tensor as shipped: convolutions of the networks, and all matrices of the text adapter, as int8 with a scale
+    per output channel, the rest fp16."""
+    if value.dim() < (2 if name.startswith("adapter.") else 4) or "linear" in name or "spread" in name:
         return {name: value.half()}
     return int8_channels(name, value)
 
@@ -147,7 +150,7 @@ def export(model: LatentCodec, crops: Crops, batches: int) -> dict[str, Tensor]:
     tensors = {f"prior.{k}": v for k, v in tables.items()}
     for name, value in model.state_dict().items():
         if name.startswith(
-            ("analysis.", "synthesis.", "prior.hyper_in", "prior.hyper_mid", "prior.hyper_out")
+            ("analysis.", "adapter.", "synthesis.", "prior.hyper_in", "prior.hyper_mid", "prior.hyper_out")
         ):
             tensors |= packed(name.replace("prior.", "hyper_analysis.", 1), value)
     tensors["log_gain"] = model.log_gain.detach().float()

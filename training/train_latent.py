@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from picogram.latent.guide import Guide
 from picogram.latent.model import LatentCodec
 from picogram.latent.transforms import klt_of_patches
 from training.adversary import Adversary
@@ -116,6 +117,14 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     return [{"params": params, "speed": speed} for speed, params in groups.items()]
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What one step learns from: pictures ``[B, 3, H, W] 0..1``, and perhaps their captions."""
+
+    pixels: Tensor
+    guide: Guide | None = None
+
+
 class Trainer:
     """Model, optimiser and everything a resumed run needs."""
 
@@ -125,9 +134,7 @@ class Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.phases = [Phase(**p) for p in json.loads(args.recipe.read_text())["phases"]]
         self.train = Crops(args.data, "train", args.seed)
-        self.model = LatentCodec()
-        self.model.start_from_klt(*self._klt())
-        self.model = self.model.to(self.device, memory_format=torch.channels_last)
+        self.model = self.fresh_model().to(self.device, memory_format=torch.channels_last)
         self.average = Average(self.model)
         self.optimiser = torch.optim.AdamW(parameter_groups(self.model), weight_decay=0.0, fused=True)
         self.adversary = Adversary(self.model.log_gain.shape[1], self.device)
@@ -140,9 +147,22 @@ class Trainer:
         if self.path.exists():
             self._load()
 
-    def _klt(self) -> tuple[Tensor, Tensor]:
+    def fresh_model(self) -> LatentCodec:
+        """What training starts from."""
+        model = LatentCodec()
         patches = torch.cat([self.train.batch(64, 16) for _ in range(400)])
-        return klt_of_patches(patches, self.model.log_gain.shape[1])
+        model.start_from_klt(*klt_of_patches(patches, model.log_gain.shape[1]))
+        return model
+
+    def sample(self, phase: Phase) -> Sample:
+        """A batch, on the CPU."""
+        return Sample(self.train.batch(phase.batch, phase.crop))
+
+    def further(
+        self, phase: Phase, sample: Sample, x_hat: Tensor
+    ) -> tuple[Tensor | float, dict[str, Tensor]]:
+        """More distortion ``[B]``, weighted, and its unweighted parts for the log."""
+        return 0.0, {}
 
     def _load(self) -> None:
         state = torch.load(self.path, map_location=self.device, weights_only=False)  # our own file
@@ -180,25 +200,28 @@ class Trainer:
         """One optimiser step; returns means for the log."""
         for group in self.optimiser.param_groups:
             group["lr"] = group["speed"] * self._learning_rate(phase)
-        x = self.train.batch(phase.batch, phase.crop).to(self.device, non_blocking=True)
-        rate = (torch.rand(phase.batch) + torch.arange(phase.batch)) / phase.batch
+        sample = self.sample(phase)
+        x, guide = sample.pixels.to(self.device, non_blocking=True), sample.guide
+        rate = (torch.rand(len(x)) + torch.arange(len(x))) / len(x)
         rate = rate.pow(phase.low_rates).to(self.device)
         ratio = phase.lambda_high / phase.lambda_low
         weight = phase.lambda_low * ratio**rate
         with torch.autocast(self.device.type, torch.bfloat16):
             if phase.rate_only:
                 with torch.no_grad():
-                    y = self.model.analysis(x, rate).float() * self.model.gain(rate)
+                    y = self.model.analyse(x, rate, guide).float() * self.model.gain(rate)
                 bits = self.model.prior(y, rate, noisy=False)[1]
                 loss_d, parts = torch.zeros_like(bits), {}
             else:
-                y_hat, bits = self.model.latents(x, rate, phase.noisy)
+                y_hat, bits = self.model.latents(x, rate, phase.noisy, guide)
                 x_hat = self.model.synthesis(y_hat, rate).float()
                 loss_d, parts = distortion(x, x_hat)
+                more, others = self.further(phase, sample, x_hat)
+                loss_d, parts = loss_d + more, parts | others
                 if phase.adversarial:
                     parts["fooling"] = self.adversary.fooling(x_hat, y_hat)
                     loss_d = loss_d + phase.adversarial * parts["fooling"]
-        bpp = bits / phase.crop**2
+        bpp = bits / (x.shape[2] * x.shape[3])
         loss = ((bpp + weight * loss_d) / weight**phase.balance).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -208,7 +231,7 @@ class Trainer:
             self.average.update(self.model, self.step, phase.ema)
         if phase.adversarial:
             parts["hinge"] = torch.tensor(self.adversary.learn(x, x_hat, y_hat))
-        low = bpp[: phase.batch // 2].mean().item()
+        low = bpp[: len(x) // 2].mean().item()
         logs = {"loss": loss.item(), "bpp": bpp.mean().item(), "bpp_low": low, "norm": norm.item()}
         return logs | {name: part.mean().item() for name, part in parts.items()}
 
@@ -252,8 +275,8 @@ class Trainer:
             self.save()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The options of every run."""
     parser.add_argument("--recipe", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder made by training.pack")
     parser.add_argument("--metrics", type=Path, required=True, help="folder with the LPIPS and DISTS weights")
@@ -262,7 +285,11 @@ def main() -> None:
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--save-every", type=float, default=120, help="seconds")
     parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0])).parse_args()
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = True
     Trainer(args).run(time.time() + args.stop_after)

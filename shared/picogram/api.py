@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from picogram import images
@@ -23,14 +24,16 @@ from picogram.bitstream import Limits, Picogram, parse
 from picogram.bitstream.container import section_sizes
 from picogram.errors import UsageError
 from picogram.profiles.drawing import Drawing, Watch, draw
-from picogram.profiles.recipes import check_words, reading_notes, recipe_to_write
+from picogram.profiles.recipes import check_focus, check_words, reading_notes, recipe_to_write
 from picogram.ranges import check_number
 from picogram.semantics.description import Description, Region, objects_text
 from picogram.semantics.words import ReadText, Words, default_words
 
 if TYPE_CHECKING:
+    from picogram.latent.focus import Focus
     from picogram.profiles.words import Encoded, Prepared
 
+FocusSource = str | npt.ArrayLike
 ImageSource = Image.Image | np.ndarray[Any, Any] | builtins.bytes | str | Path | BinaryIO
 
 DEFAULT_QUALITY = 35.0
@@ -95,6 +98,7 @@ def encode(
     profile: str = "base",
     caption: str | None = None,
     objects: Sequence[Region] | None = None,
+    focus: FocusSource | None = None,
     words: Words | None = None,
 ) -> builtins.bytes:
     """Code an image as a whole ``.pico`` file.
@@ -102,9 +106,10 @@ def encode(
     Give at most one of ``bytes`` (never exceeded), ``bpp`` (bits per original pixel, never exceeded) and ``quality``
     (0 to 100); the default is quality 35. Profiles "stc", "misc" and "sedic" carry a ``caption``, the latter two
     ``objects`` (up to 3 with masks of side 8, up to 8 with masks of side 16, 32 or 64); None: what the captioner
-    finds. All counts include them. Profile "taco" takes a caption and does not carry it. Raises ImageError for
-    bad images, UsageError for bad arguments, BudgetTooSmall where no file fits and ModelMissing where words have to be
-    found and the captioner has not been pulled.
+    finds. All counts include them. The encoder of profile "taco" listens to a caption that is not in the file; "": to
+    none. ``focus`` moves bits to what matters most, in any profile: words that name it ("the red boat"), or an array
+    of weights 0..1 over the picture. Raises ImageError for bad images, UsageError for bad arguments, BudgetTooSmall
+    where no file fits and ModelMissing where models for words are needed that have not been pulled.
     """
     return encode_detailed(
         image,
@@ -114,6 +119,7 @@ def encode(
         profile=profile,
         caption=caption,
         objects=objects,
+        focus=focus,
         words=words,
     ).data
 
@@ -127,6 +133,7 @@ def encode_detailed(
     profile: str = "base",
     caption: str | None = None,
     objects: Sequence[Region] | None = None,
+    focus: FocusSource | None = None,
     words: Words | None = None,
 ) -> Encoded:
     """``encode``, with the words and warnings.
@@ -139,11 +146,8 @@ def encode_detailed(
     check_words(recipe, caption, objects)
     from picogram.profiles import words as steps
 
-    picture = _read(image)
-    if not recipe.sections:
-        return assemble(picture, steps.Prepared(), bytes=bytes, bpp=bpp, quality=quality, profile=profile)
-    words = words or default_words()
-    (prepared,) = steps.prepare([picture], [steps.Given(caption, objects)], recipe, words)
+    picture, words = _read(image), words or default_words()
+    (prepared,) = steps.prepare([picture], [steps.Given(caption, objects, _focus(focus))], recipe, words)
     encoded = assemble(picture, prepared, bytes=bytes, bpp=bpp, quality=quality, profile=profile)
     return steps.recode(encoded, words)
 
@@ -153,19 +157,22 @@ def prepare(
     captions: Sequence[str | None],
     *,
     objects: Sequence[Sequence[Region] | None] | None = None,
+    focus: Sequence[FocusSource | None] | None = None,
     profile: str = "stc",
     words: Words | None = None,
 ) -> list[Prepared]:
-    """The words of images, coded together: captions and objects that are given, the captioner's where there is None.
+    """The words of images, coded together: captions and objects that are given, the captioner's where there is None;
+    and what the encoder is to hear of them.
 
     Raises what ``encode`` does for bad images and captions. Loads no latent model.
     """
     from picogram.profiles import words as steps
 
     recipe = recipe_to_write(profile)
+    nothing = [None] * len(captions)
     given = [
-        steps.Given(caption, some)
-        for caption, some in zip(captions, objects or [None] * len(captions), strict=True)
+        steps.Given(caption, some, _focus(place))
+        for caption, some, place in zip(captions, objects or nothing, focus or nothing, strict=True)
     ]
     for each in given:
         check_words(recipe, each.caption, each.objects)
@@ -328,6 +335,17 @@ def _read(image: ImageSource) -> Image.Image:
     if isinstance(image, np.ndarray):
         return images.from_array(image)
     return images.read_image(Path(image) if isinstance(image, str) else image)
+
+
+def _focus(focus: FocusSource | None) -> str | Focus | None:
+    if isinstance(focus, str):
+        check_focus(focus)
+        return focus
+    if focus is None:
+        return None
+    from picogram.latent.focus import Focus
+
+    return Focus.of(focus)
 
 
 def _check_rate(byte_budget: int | None, bpp: float | None, quality: float | None) -> None:

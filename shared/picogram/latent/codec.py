@@ -3,6 +3,7 @@
 """The latent codec as it runs: pictures to latent sections and back, with shipped weights.
 
     picture ── pad to 64 ── analysis (tiles) ── gain(rate) ── integer prior ── rate byte + range-coded bytes
+    caption, if the model has a text adapter ──┘                   └── focus: what matters less is rounded to zero sooner
     section ── integer prior ── / gain(rate) ── synthesis (tiles) ── crop ── picture
 
 The section's first byte is the rate index, 0 to 255. Everything that touches the entropy coder is integer; analysis
@@ -23,6 +24,8 @@ from torch import Tensor
 from picogram.errors import CorruptBitstream, SelfCheckFailed
 from picogram.latent.coding import decode_latents, encode_latents, estimate_bits
 from picogram.latent.exact_prior import RATE_COUNT, ExactPrior, hyper_size
+from picogram.latent.focus import Focus
+from picogram.latent.guide import AdapterConfig, Guide, Tokens
 from picogram.latent.model import LatentCodec
 from picogram.latent.prior import HYPER_FACTOR
 from picogram.latent.tiling import scaled, tiles
@@ -35,6 +38,8 @@ ANALYSIS_HALO = 8
 SYNTHESIS_HALO = 16
 """Latent positions that a network sees beyond a tile; at least its reach (checked by a test)."""
 _PAD = STRIDE * HYPER_FACTOR
+_FINER = 2
+"""Positions of the features at stride 8 along a latent position."""
 _PRIOR = "prior."
 
 
@@ -46,6 +51,7 @@ class Analysed:
     features: Tensor
     height: int
     width: int
+    dead_zone: Tensor | None = None
 
 
 class PhotoCodec:
@@ -53,7 +59,7 @@ class PhotoCodec:
 
     def __init__(self, tensors: dict[str, Tensor], model: int) -> None:
         """``tensors``: a shipped model's; ``model``: its id."""
-        net = LatentCodec().requires_grad_(False).eval()
+        net = LatentCodec(adapter=AdapterConfig.of(tensors)).requires_grad_(False).eval()
         floats = unpack_floats({k: v for k, v in tensors.items() if not k.startswith(_PRIOR)})
         net.load_state_dict(
             {k.replace("hyper_analysis.", _PRIOR, 1): v for k, v in floats.items()}, strict=False
@@ -63,25 +69,54 @@ class PhotoCodec:
         self.prior = ExactPrior(prior_tensors(tensors), net.prior.config)
 
     @torch.inference_mode()
-    def analyse(self, picture: Pixels) -> Analysed:
-        """``picture``: ``[H, W, 3] uint8``."""
+    def analyse(self, picture: Pixels, guide: Guide | None = None, focus: Focus | None = None) -> Analysed:
+        """``picture``: ``[H, W, 3] uint8``; ``guide``: its caption, of no effect on a model without a text adapter."""
         height, width = picture.shape[:2]
+        if focus is not None:
+            picture = focus.softened(picture)
         padded = np.pad(picture, ((0, -height % _PAD), (0, -width % _PAD), (0, 0)), mode="edge")
+        adapter = self.net.adapter
+        tokens = adapter.read(guide or Guide.none(1, adapter.config.text_width)) if adapter else None
+        linear, features = self._look(padded, tokens)
+        if adapter and tokens:
+            features = self._guided(features, adapter.heard(tokens, adapter.summary(features)))
+        rows, cols = -(-height // STRIDE), -(-width // STRIDE)
+        return Analysed(linear, features, rows, cols, focus.dead_zone(rows, cols) if focus else None)
+
+    def _look(self, padded: Pixels, tokens: Tokens | None) -> tuple[Tensor, Tensor]:
+        """The linear latent and the features at stride 16, or at stride 8 where words have still to shape them."""
         rows, cols = padded.shape[0] // STRIDE, padded.shape[1] // STRIDE
-        linear: Tensor | None = None
-        features: Tensor | None = None
+        scales = (1, 1 if tokens is None else _FINER)
+        parts: list[Tensor] = []
         for row, col in tiles(rows, cols, ANALYSIS_HALO):
             window = padded[scaled(row.read, STRIDE), scaled(col.read, STRIDE)]
-            x = torch.from_numpy(window).permute(2, 0, 1)[None].float().div_(255)
-            part, deep = self.net.analysis.before_rate(x)
-            if linear is None or features is None:
-                linear = torch.empty(1, part.shape[1], rows, cols)
-                features = torch.empty(1, deep.shape[1], rows, cols)
-            linear[:, :, row.keep, col.keep] = part[:, :, row.inner, col.inner]
-            features[:, :, row.keep, col.keep] = deep[:, :, row.inner, col.inner]
-        assert linear is not None  # noqa: S101 - there is at least one tile
-        assert features is not None  # noqa: S101
-        return Analysed(linear, features, -(-height // STRIDE), -(-width // STRIDE))
+            x = torch.from_numpy(window).permute(2, 0, 1)[None].float().div_(255) - 0.5
+            if self.net.adapter and tokens:
+                found = self.net.analysis.look(self.net.adapter.at_pixels(x, tokens))
+            else:
+                linear, fine = self.net.analysis.look(x)
+                found = linear, self.net.analysis.narrow(fine)
+            if not parts:
+                shapes = [(part.shape[1], rows * n, cols * n) for part, n in zip(found, scales, strict=True)]
+                parts = [torch.empty(1, *shape) for shape in shapes]
+            for whole, part, n in zip(parts, found, scales, strict=True):
+                inner = part[:, :, scaled(row.inner, n), scaled(col.inner, n)]
+                whole[:, :, scaled(row.keep, n), scaled(col.keep, n)] = inner
+        linear, features = parts
+        return linear, features
+
+    def _guided(self, fine: Tensor, tokens: Tokens) -> Tensor:
+        """From stride 8 to 16 with the words; each position for itself, so that tiles need no overlap."""
+        assert self.net.adapter is not None  # noqa: S101 - without one there are no tokens
+        rows, cols = fine.shape[2] // _FINER, fine.shape[3] // _FINER
+        whole: Tensor | None = None
+        for row, col in tiles(rows, cols, 0):
+            part = fine[:, :, scaled(row.keep, _FINER), scaled(col.keep, _FINER)]
+            part = self.net.analysis.narrow(self.net.adapter.at_features(part, tokens))
+            whole = torch.empty(1, part.shape[1], rows, cols) if whole is None else whole
+            whole[:, :, row.keep, col.keep] = part
+        assert whole is not None  # noqa: S101 - there is at least one tile
+        return whole
 
     def _latents(self, analysed: Analysed, rate: int) -> tuple[Tensor, Tensor]:
         """``y`` (cropped to what is coded) and ``z``, in steps of a rate index."""
@@ -97,7 +132,7 @@ class PhotoCodec:
     def section(self, analysed: Analysed, rate: int) -> bytes:
         """The latent section of a picture at a rate index 0..255, checked by decoding it."""
         y, z = self._latents(analysed, rate)
-        strings, expected = encode_latents(self.prior, y, z, [rate])
+        strings, expected = encode_latents(self.prior, y, z, [rate], analysed.dead_zone)
         found = decode_latents(self.prior, strings, [rate], analysed.height, analysed.width)
         if not torch.equal(found, expected):
             raise SelfCheckFailed("the coded latent does not decode to itself on this machine")
@@ -107,7 +142,7 @@ class PhotoCodec:
     def estimate(self, analysed: Analysed, rate: int) -> float:
         """Expected length of ``section`` in bytes, within a few."""
         y, z = self._latents(analysed, rate)
-        return 1 + estimate_bits(self.prior, y, z, rate) / 8
+        return 1 + estimate_bits(self.prior, y, z, rate, analysed.dead_zone) / 8
 
     @torch.inference_mode()
     def steps(self, section: bytes, width: int, height: int) -> tuple[Tensor, int]:

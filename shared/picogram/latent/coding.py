@@ -18,9 +18,6 @@ from torch import Tensor
 from picogram.bitstream.rangecoder import RangeDecoder, RangeEncoder
 from picogram.latent.exact_prior import ONE, ExactPrior, Step, hyper_size
 
-DEAD_ZONE = 0.0
-"""How far beyond one half a residual must lie to leave zero; encoder only."""
-
 
 class _ByIndex:
     """A stable grouping of flat elements by scale index."""
@@ -59,25 +56,38 @@ def get_residuals(decoder: RangeDecoder, prior: ExactPrior, index: Tensor) -> Te
     return torch.from_numpy(flat).reshape(index.shape)
 
 
-def quantise(prior: ExactPrior, value: Tensor, step: Step) -> Tensor:
-    """Nearest codable residual of ``value [N, size]`` in steps (encoder only): int64."""
+def quantise(prior: ExactPrior, value: Tensor, step: Step, dead_zone: Tensor | None = None) -> Tensor:
+    """Nearest codable residual of ``value [N, size]`` in steps (encoder only): int64.
+
+    ``dead_zone [N]``: how much farther than one half, in steps, a residual has to lie to leave zero, and than n and a
+    half to become n + 1.
+    """
     residual = value.double() - step.mean / ONE
-    rounded = residual.sign() * torch.floor(residual.abs() + (0.5 - DEAD_ZONE))
+    half = 0.5 if dead_zone is None else 0.5 - dead_zone[:, None]
+    rounded = residual.sign() * torch.floor(residual.abs() + half)
     reach = torch.tensor(prior.reach)[step.index]
     return rounded.long().clamp(min=-reach, max=reach)
 
 
-def encode_latents(prior: ExactPrior, y: Tensor, z: Tensor, rates: list[int]) -> tuple[list[bytes], Tensor]:
+def encode_latents(
+    prior: ExactPrior, y: Tensor, z: Tensor, rates: list[int], dead_zone: Tensor | None = None
+) -> tuple[list[bytes], Tensor]:
     """One range-coded string per image of ``y [B, C, h, w]`` and ``z [B, Cz, h/4, w/4]``, floats in steps.
 
-    Also returns what a decoder must find, as ``decode_latents`` does.
+    ``dead_zone [B * h * w]``: see ``quantise``. Also returns what a decoder must find, as ``decode_latents`` does.
     """
     encoders = [RangeEncoder() for _ in rates]
-    y_hat = walk_values(prior, y, z, rates, lambda i, r, index: put_residuals(encoders[i], prior, r, index))
+
+    def put(image: int, residual: Tensor, index: Tensor) -> None:
+        put_residuals(encoders[image], prior, residual, index)
+
+    y_hat = walk_values(prior, y, z, rates, put, dead_zone)
     return [encoder.finish() for encoder in encoders], y_hat
 
 
-def estimate_bits(prior: ExactPrior, y: Tensor, z: Tensor, rate: int) -> float:
+def estimate_bits(
+    prior: ExactPrior, y: Tensor, z: Tensor, rate: int, dead_zone: Tensor | None = None
+) -> float:
     """Ideal code length of one image, within rounding what ``encode_latents`` would write."""
     total = 0.0
     lengths, offset = prior.code_lengths, max(prior.reach)
@@ -86,19 +96,27 @@ def estimate_bits(prior: ExactPrior, y: Tensor, z: Tensor, rate: int) -> float:
         nonlocal total
         total += float(lengths[index.flatten(), residual.flatten() + offset].sum())
 
-    walk_values(prior, y, z, [rate], add)
+    walk_values(prior, y, z, [rate], add, dead_zone)
     return total
 
 
 def walk_values(
-    prior: ExactPrior, y: Tensor, z: Tensor, rates: list[int], sink: Callable[[int, Tensor, Tensor], None]
+    prior: ExactPrior,
+    y: Tensor,
+    z: Tensor,
+    rates: list[int],
+    sink: Callable[[int, Tensor, Tensor], None],
+    dead_zone: Tensor | None = None,
 ) -> Tensor:
-    """Quantise in coding order; ``sink`` gets image number, residuals and indices. Returns the decoded latent."""
+    """Quantise in coding order; ``sink`` gets image number, residuals and indices. Returns the decoded latent.
+
+    ``dead_zone [B * h * w]``: of ``y``, see ``quantise``.
+    """
     batch, _, height, width = y.shape
     rows_z, rows_y = _to_rows(z), _to_rows(y)
 
-    def residuals(step: Step, rows: Tensor) -> Tensor:
-        residual = quantise(prior, rows, step)
+    def residuals(step: Step, rows: Tensor, zone: Tensor | None = None) -> Tensor:
+        residual = quantise(prior, rows, step, zone)
         for i, (r, index) in enumerate(zip(residual.chunk(batch), step.index.chunk(batch), strict=True)):
             sink(i, r, index)
         return residual
@@ -108,7 +126,7 @@ def walk_values(
     hyper = prior.hyper_synthesis(z_fixed, rates, height, width)
     for part in prior.passes(hyper, rates, height, width):
         rows = rows_y[part.order, part.start : part.start + part.size]
-        part.reveal(residuals(part.step, rows))
+        part.reveal(residuals(part.step, rows, None if dead_zone is None else dead_zone[part.order]))
     return prior.rows(part.decoded, rates, height, width)
 
 

@@ -96,11 +96,14 @@ class Analysis(nn.Module):
         self.coarse = _blocks(deep, config.encoder_blocks[1])
         self.head = _zeroed(nn.Conv2d(deep, config.latent_channels, 3, padding=1))
 
-    def before_rate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The linear latent and the features at stride 16, both independent of the rate."""
-        x = x - 0.5
-        h = self.fine(self.stem(F.pixel_unshuffle(x, 8)))
-        return self.linear(x), self.down(F.pixel_unshuffle(h, 2))
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The linear latent and the features at stride 8 of ``x`` around 0, both independent of the rate."""
+        return self.linear(x), self.fine(self.stem(F.pixel_unshuffle(x, 8)))
+
+    def narrow(self, features: Tensor) -> Tensor:
+        """From stride 8 to stride 16."""
+        out: Tensor = self.down(F.pixel_unshuffle(features, 2))
+        return out
 
     def after_rate(self, linear: Tensor, features: Tensor, rate: Tensor) -> Tensor:
         """The latent at a rate ``[B] 0..1``."""
@@ -108,7 +111,8 @@ class Analysis(nn.Module):
         return out
 
     def forward(self, x: Tensor, rate: Tensor) -> Tensor:
-        return self.after_rate(*self.before_rate(x), rate)
+        linear, features = self.look(x - 0.5)
+        return self.after_rate(linear, self.narrow(features), rate)
 
 
 class Synthesis(nn.Module):

@@ -3,31 +3,43 @@
 """The latent of a picture at the best rate that fits, beside whatever words the file carries; all of profile ``base``.
 
 picture ── halve 0..3 times ── latent codec at the best rate that fits ── .pico
+hints ──────────────────────────────┘
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
-from picogram.bitstream import Header, Picogram, Profile, serialise
+from picogram.bitstream import Header, Picogram, serialise
 from picogram.bitstream.container import MAX_HALVINGS, write_varint
 from picogram.errors import BudgetTooSmall
 from picogram.latent.codec import Analysed, PhotoCodec, load_codec
 from picogram.latent.exact_prior import RATE_COUNT
-
-NO_WORDS: Mapping[str, bytes] = MappingProxyType({})
+from picogram.profiles.hints import Hints
+from picogram.profiles.recipes import BASE, Recipe
 
 _PROBES = 6
 _TYPICAL_BPP, _TYPICAL_SLOPE = 0.009, 0.0115
 """Bits per pixel of a photograph at rate index 0, and growth of its logarithm per index."""
 _SHRINK_BELOW = 2
 """A picture is halved when its budget only reaches rate indices under this at the larger size."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be written: ``words`` are ready sections by name, ``hints`` shape the latent."""
+
+    recipe: Recipe = BASE
+    words: Mapping[str, bytes] = field(default_factory=dict)
+    hints: Hints = field(default_factory=Hints)
+
+
+_PLAIN = Order()
 
 
 @dataclass(frozen=True)
@@ -54,29 +66,19 @@ class _Candidate:
         return overhead + self.codec.estimate(self.analysed, rate)
 
 
-def encode_quality(
-    picture: Image.Image,
-    rate: int,
-    profile: Profile = Profile.BASE,
-    words: Mapping[str, bytes] = NO_WORDS,
-) -> bytes:
-    """Code an RGB picture at a rate index 0..255; ``words`` are ready sections by name."""
-    return _candidate(picture, 0, profile, words).file(rate)
+def encode_quality(picture: Image.Image, rate: int, order: Order = _PLAIN) -> bytes:
+    """Code an RGB picture at a rate index 0..255."""
+    return _candidate(picture, 0, order).file(rate)
 
 
-def encode_within(
-    picture: Image.Image,
-    budget: int,
-    profile: Profile = Profile.BASE,
-    words: Mapping[str, bytes] = NO_WORDS,
-) -> bytes:
+def encode_within(picture: Image.Image, budget: int, order: Order = _PLAIN) -> bytes:
     """Code an RGB picture into at most ``budget`` bytes, words included, as close below as the rate steps allow.
 
     Raises BudgetTooSmall, which names the smallest size that would do.
     """
-    room = budget - words_size(words)
+    room = budget - words_size(order.words)
     for halvings in range(MAX_HALVINGS + 1):
-        candidate = _candidate(picture, halvings, profile, words)
+        candidate = _candidate(picture, halvings, order)
         rate = largest_rate(candidate.estimate, room, candidate.pixels) if room > 0 else None
         if rate is not None and (rate >= _SHRINK_BELOW or halvings == MAX_HALVINGS):
             found = _largest_file(candidate, rate, budget)
@@ -130,11 +132,10 @@ def _largest_file(candidate: _Candidate, rate: int, budget: int) -> bytes | None
     return None
 
 
-def _candidate(
-    picture: Image.Image, halvings: int, profile: Profile, words: Mapping[str, bytes]
-) -> _Candidate:
-    codec = load_codec()
-    header = Header(profile, picture.width, picture.height, codec.model, halvings)
+def _candidate(picture: Image.Image, halvings: int, order: Order) -> _Candidate:
+    codec, hints = load_codec(order.recipe.latent), order.hints
+    header = Header(order.recipe.profile, picture.width, picture.height, codec.model, halvings)
     if halvings:
         picture = picture.resize(header.coded_size, Image.Resampling.LANCZOS)
-    return _Candidate(codec, codec.analyse(np.asarray(picture)), header, words)
+    analysed = codec.analyse(np.asarray(picture), hints.guide(), hints.focus)
+    return _Candidate(codec, analysed, header, order.words)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from picogram.bitstream import Picogram, Profile
 from picogram.errors import UnsupportedProfile, UsageError
+from picogram.models import DEFAULT_LATENT
 from picogram.semantics.description import Description, Region
 
 
@@ -27,6 +28,8 @@ class Recipe:
     """Sides that masks may have; those that a captioner finds have the first of them."""
     guided: bool = False
     """Whether a caption, which is not in the file, may guide the encoder."""
+    latent: int = DEFAULT_LATENT
+    """Id of the latent model that its files are written with."""
 
     @property
     def name(self) -> str:
@@ -51,6 +54,8 @@ RECIPES = {
     )
 }
 BASE = RECIPES[Profile.BASE]
+MAX_FOCUS_CHARACTERS = 200
+"""Of the words that say what matters most."""
 
 
 def recipe_to_write(name: str) -> Recipe:
@@ -82,6 +87,15 @@ def check_words(recipe: Recipe, caption: str | None, objects: Sequence[Region] |
             sides = ", ".join(map(str, recipe.mask_sides))
             raise UsageError(f"masks of profile {recipe.name} have a side of {sides}, not {len(region.mask)}")
     Description(caption or "", objects)
+
+
+def check_focus(words: str) -> None:
+    """UsageError for words that name nothing."""
+    if not words.strip():
+        raise UsageError("the focus has no words")
+    if len(words) > MAX_FOCUS_CHARACTERS:
+        raise UsageError(f"the focus has {len(words):,} characters; it may have {MAX_FOCUS_CHARACTERS}")
+    Description(words)
 
 
 def reading_notes(picogram: Picogram) -> tuple[str, ...]:

@@ -3,12 +3,14 @@
 """Encoding with words, in three steps that may run in three places.
 
     pictures, [Given] ── prepare ──> [Prepared]      describe what nobody gave, then code all that may be written
-    picture, Prepared ── assemble ──> Encoded        the latent gets what the words leave of the budget
+    picture, Prepared ── assemble ──> Encoded        the latent gets what the words leave of the budget, and the hints
     Encoded ── recode ──> Encoded                    the caption again, knowing the latent, if that is shorter
 
 Words that a caller gave are kept whatever they cost. A captioner's share a twentieth of the budget: what is too much goes
 in this order, with a warning each: the details of objects, the least sure object, the next, the caption. Where no words
 are left, the file is one of profile ``base``.
+
+Hints go to the encoder and not into the file: the caption that a guided profile's encoder listens to, and the focus.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from dataclasses import dataclass, field, replace
 from PIL import Image
 
 from picogram.bitstream import Picogram, parse, serialise
-from picogram.errors import BudgetTooSmall, ModelError
+from picogram.errors import BudgetTooSmall, ModelError, ModelMissing
+from picogram.latent.focus import Focus
 from picogram.profiles import base
+from picogram.profiles.hints import Hints
 from picogram.profiles.recipes import BASE, Recipe
 from picogram.semantics.description import MASK_SIDES, Description, Region
 from picogram.semantics.words import TextSections, Words
@@ -28,15 +32,15 @@ from picogram.semantics.words import TextSections, Words
 MAX_WORDS_SHARE = 0.05
 """Of a byte budget, for words that no caller gave: up to there they cost a picture nothing measurable, and beyond
 there is no sign that they would pay (docs/ablations.md)."""
-UNGUIDED = "the encoder does not use captions in this version: the file is coded from the picture alone"
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a caller says of a picture; None: the captioner may."""
+    """What a caller says of a picture; None: the captioner may. ``focus``: words for what matters most, or where."""
 
     caption: str | None = None
     objects: Sequence[Region] | None = None
+    focus: str | Focus | None = None
 
 
 @dataclass(frozen=True)
@@ -59,27 +63,71 @@ class Prepared:
 
     choices: tuple[Choice, ...] = (Choice(),)
     warnings: tuple[str, ...] = ()
+    hints: Hints = field(default_factory=Hints)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A whole ``.pico`` file, what it says in words (None: nothing), and by section which coder wrote it."""
+    """A whole ``.pico`` file, what it says in words (None: nothing), and by section which coder wrote it.
+
+    ``heard``: the caption that shaped it and is not in it.
+    """
 
     data: bytes
     warnings: tuple[str, ...] = ()
     description: Description | None = None
     coders: dict[str, str] = field(default_factory=dict)
+    heard: str | None = None
 
 
 def prepare(
     pictures: Sequence[Image.Image], given: Sequence[Given], recipe: Recipe, words: Words
 ) -> list[Prepared]:
-    """The words for RGB pictures: what is given, and the captioner's for the rest, or none with a warning.
+    """The words and hints for RGB pictures: what is given, and the captioner's for the rest, or none with a warning.
 
-    Raises UsageError for a caption that cannot be coded, ModelMissing and ModelDamaged if the captioner is needed.
+    Raises UsageError for a caption that cannot be coded, ModelMissing and ModelDamaged if a model is needed: the
+    captioner for words that go into the file, the joint space for what is given for the encoder alone.
     """
-    if not recipe.sections:
-        return [Prepared() for _ in pictures]
+    if recipe.sections:
+        prepared = _written(pictures, given, recipe, words)
+    elif recipe.guided:
+        prepared = _guiding(pictures, given, words)
+    else:
+        prepared = [Prepared() for _ in pictures]
+    return [
+        replace(each, hints=replace(each.hints, focus=_focus(picture, said.focus, words)))
+        for each, picture, said in zip(prepared, pictures, given, strict=True)
+    ]
+
+
+def _focus(picture: Image.Image, focus: str | Focus | None, words: Words) -> Focus | None:
+    return words.place(picture, focus) if isinstance(focus, str) else focus
+
+
+def _guiding(pictures: Sequence[Image.Image], given: Sequence[Given], words: Words) -> list[Prepared]:
+    """Captions for the encoder: the caller's or the captioner's; none, with a warning, where there is no captioner."""
+    captions = [each.caption for each in given]
+    warnings: list[tuple[str, ...]] = [()] * len(given)
+    waiting = [i for i, caption in enumerate(captions) if caption is None]
+    try:
+        found = _describe([pictures[i] for i in waiting], words, None)
+    except ModelMissing as error:
+        found = [(None, str(error))] * len(waiting)
+    for i, (description, problem) in zip(waiting, found, strict=True):
+        captions[i] = description.caption if description else ""
+        if not (captions[i] or "").strip():
+            warnings[i] = (f"{problem}: coded from the picture alone",)
+    heard = [caption if caption and caption.strip() else None for caption in captions]
+    states = iter(words.hear([caption for caption in heard if caption]))
+    return [
+        Prepared(warnings=told, hints=Hints(caption, next(states)) if caption else Hints())
+        for caption, told in zip(heard, warnings, strict=True)
+    ]
+
+
+def _written(
+    pictures: Sequence[Image.Image], given: Sequence[Given], recipe: Recipe, words: Words
+) -> list[Prepared]:
     if not recipe.max_objects:
         given = [replace(each, objects=()) for each in given]
     waiting = [i for i, each in enumerate(given) if each.caption is None or each.objects is None]
@@ -99,7 +147,7 @@ def assemble(
 
     Raises BudgetTooSmall, which names the smallest size that would do, if words that were given leave too little.
     """
-    warnings = [*prepared.warnings, *([UNGUIDED] if recipe.guided else [])]
+    warnings, hints = [*prepared.warnings], prepared.hints
     *optional, last = prepared.choices
     problem = ""
     for choice in optional:
@@ -108,11 +156,11 @@ def assemble(
             problem = f"the words would take {choice.size} of {budget} bytes"
             continue
         try:
-            return _encoded(picture, choice, recipe, budget, rate, warnings)
+            return _encoded(picture, choice, recipe, budget, rate, warnings, hints)
         except BudgetTooSmall:
             problem = f"the words leave too little of {budget} bytes for the picture"
     warnings += [f"{last.lost} left out: {problem}"] if problem else []
-    return _encoded(picture, last, recipe, budget, rate, warnings)
+    return _encoded(picture, last, recipe, budget, rate, warnings, hints)
 
 
 def recode(encoded: Encoded, words: Words) -> Encoded:
@@ -200,11 +248,14 @@ def _encoded(
     budget: int | None,
     rate: int,
     warnings: Sequence[str],
+    hints: Hints,
 ) -> Encoded:
     words = choice.sections.optional
-    profile = (recipe if all(name in words for name in recipe.required) else BASE).profile
-    if budget is None:
-        data = base.encode_quality(picture, rate, profile, words)
-    else:
-        data = base.encode_within(picture, budget, profile, words)
-    return Encoded(data, tuple(warnings), choice.description, choice.sections.coders)
+    chosen = recipe if all(name in words for name in recipe.required) else BASE
+    order = base.Order(chosen, words, hints)
+    data = (
+        base.encode_quality(picture, rate, order)
+        if budget is None
+        else base.encode_within(picture, budget, order)
+    )
+    return Encoded(data, tuple(warnings), choice.description, choice.sections.coders, hints.heard)

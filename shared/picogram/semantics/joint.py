@@ -175,10 +175,7 @@ class JointSpace:
 
         Squashed to the side that the heads were trained with.
         """
-        if pixels.shape[2:] != (SIDE, SIDE):
-            pixels = F.interpolate(pixels, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
-        features = self.net(pixels)
-        return self.heads.image(features.pooled, features.tokens(WINDOWS))[0]
+        return vectors_of(self.net, self.heads, pixels)
 
     @torch.no_grad()
     def text(self, captions: Sequence[str]) -> Tensor:
@@ -202,6 +199,16 @@ class JointSpace:
         cells = self.heads.image(features.pooled, windows.flatten(2).transpose(1, 2))[1]
         return cells.view(side, side, -1)
 
+    @torch.no_grad()
+    def states(self, captions: Sequence[str]) -> list[Tensor]:
+        """``[T, W]`` for each caption: the hidden states that the heads see, one for each token and the end."""
+        rows = [caption_ids(self.tokens, caption) for caption in captions]
+        found: dict[int, Tensor] = {}
+        for part in by_length(rows, _BATCH):
+            states, mask = self._states([rows[i] for i in part])
+            found |= {i: row[kept] for i, row, kept in zip(part, states, mask, strict=True)}
+        return [found[i] for i in range(len(rows))]
+
     def _states(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """States ``[B, T, W]`` and the mask ``[B, T]`` of tokens; the start, which is the same in all, is left out."""
         ids, mask = padded(rows)
@@ -209,6 +216,22 @@ class JointSpace:
         x = self.model.forward(self.model.embed(ids), cache)
         states = rms_norm(x.flatten(0, 1), self.model.final_gain).float()
         return states.view(x.shape)[:, 1:], mask[:, 1:]
+
+
+def vectors_of(net: Callable[[Tensor], Features], heads: JointHeads, pixels: Tensor) -> Tensor:
+    """``JointSpace.pixels`` for whoever needs no captions."""
+    if pixels.shape[2:] != (SIDE, SIDE):
+        pixels = F.interpolate(pixels, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
+    features = net(pixels)
+    return heads.image(features.pooled, features.tokens(WINDOWS))[0]
+
+
+def load_heads() -> JointHeads:
+    """The shipped heads, without the networks under them. ModelMissing or ModelDamaged."""
+    manifest = shipped_manifest(f"joint-{JOINT}")
+    return (
+        read_heads(shipped_weights(manifest), JointConfig(**manifest["config"])).eval().requires_grad_(False)
+    )
 
 
 def first_layers(model: ExactLM, count: int) -> ExactLM:
@@ -252,9 +275,7 @@ def read_heads(path: Path, config: JointConfig) -> JointHeads:
 @lru_cache(maxsize=1)
 def load_joint() -> JointSpace:
     """The embedded space, one per process. ModelMissing or ModelDamaged name the command that helps."""
-    manifest = shipped_manifest(f"joint-{JOINT}")
-    heads = read_heads(shipped_weights(manifest), JointConfig(**manifest["config"]))
-    return joint_space(heads, manifest["name"])
+    return joint_space(load_heads(), f"joint-{JOINT}")
 
 
 def joint_space(heads: JointHeads, name: str) -> JointSpace:

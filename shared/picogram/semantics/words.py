@@ -4,6 +4,7 @@
 
     pictures ── describe ──> [Description] ── code ──> [TextSections]        into files
     [Picogram] ── read ──> [ReadText]                                        out of files
+    captions ── hear ──> states        picture, words ── place ──> Focus     for the encoder alone
 
 ``Words`` loads the captioner and the language model when they are first needed; importing this costs nothing. Without
 the language model, texts are coded by the coders that need none, and read if such a coder wrote them.
@@ -22,9 +23,12 @@ from picogram.errors import CorruptBitstream, ModelError, ModelMissing, Picogram
 from picogram.semantics.description import Description, Region, objects_text
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from PIL import Image
     from torch import Tensor
 
+    from picogram.latent.focus import Focus
     from picogram.text.coder import CodedText, TextCoder
 
 _EXACT = "exact-lm"
@@ -168,6 +172,21 @@ class Words:
 
         steps, rate = load_codec(header.model).steps(latent, *header.coded_size)
         return network(steps[0], rate)
+
+    def hear(self, captions: Sequence[str]) -> list[npt.NDArray[np.float16]]:
+        """What a guided encoder hears of captions: ``[T, W]`` each. Raises ModelMissing or ModelDamaged."""
+        if not captions:
+            return []
+        from picogram.semantics.joint import load_joint
+
+        return [states.half().numpy() for states in load_joint().states(captions)]
+
+    def place(self, picture: Image.Image, words: str) -> Focus:
+        """Where an RGB picture shows what the words name. Raises ModelMissing or ModelDamaged."""
+        from picogram.semantics.joint import load_joint
+        from picogram.semantics.places import place
+
+        return place(load_joint(), picture, words)
 
     def _needed_context(self, file: Picogram) -> Tensor:
         context = self.context(file.latent, file.header)
