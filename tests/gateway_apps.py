@@ -22,6 +22,7 @@ from starlette.testclient import TestClient
 from picogram import errors
 from picogram.bitstream import Header, Picogram, Profile, parse, serialise
 from picogram.jobs import Handler, Job, Outcome, Result
+from picogram.profiles.recipes import recipe_to_write
 from picogram_gateway.app import create_app
 from picogram_gateway.backends import Backend
 from picogram_gateway.serve import Server, configuration
@@ -83,9 +84,11 @@ def _echo(job: Job) -> Outcome:
     said = {"options": dict(job.options), "text": text.decode("latin-1"), "facts": dict(job.facts)}
     body = json.dumps(said).encode()
     if job.kind == "encode":
-        words = {"caption": job.facts["description"]["caption"].encode()} if job.facts else {}
+        description, hints = job.facts.get("description"), job.facts.get("hints", {})
+        words = {"caption": description["caption"].encode()} if description else {}
         profile = Profile[job.options["profile"].upper()]
-        return Result(serialise(Picogram(Header(profile, 4, 2, 1), body, words)), PICOGRAM)
+        file = serialise(Picogram(Header(profile, 4, 2, 1), body, words))
+        return Result(file, PICOGRAM, {"heard": hints.get("heard"), "hints": {}})
     media_type = "application/json" if job.kind == "inspect" else job.options["media_type"]
     return Result(body, media_type, {"width": 4, "height": 2})
 
@@ -107,6 +110,9 @@ def _words(job: Job) -> Outcome:
     description: dict[str, Any] = {"caption": job.options.get("caption") or CAPTION, "objects": []}
     if job.task == "describe":
         return Result(json.dumps(description).encode(), "application/json")
+    if job.task == "code" and not recipe_to_write(job.options["profile"]).sections:
+        heard = {"heard": description["caption"]} if job.options["profile"] == "taco" else {}
+        return Result(job.payload, PICOGRAM, {"hints": heard | {"focus": job.options["focus"]}})
     warnings = ("the objects were left out: \u202eodd",) if job.task == "read" else ()
     return Result(job.payload, PICOGRAM, {"description": description}, warnings)
 

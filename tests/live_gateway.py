@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +34,7 @@ class Workers:
     """Handlers that count what they do, and that wait at the ``gate`` until a test opens it."""
 
     encoded: int = 0
+    options: list[Mapping[str, Any]] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     canceled: threading.Event = field(default_factory=threading.Event)
 
@@ -52,6 +53,7 @@ class Workers:
 
     def _encode(self, job: Job) -> Outcome:
         self.encoded += 1
+        self.options.append(job.options)
         job.control.progress(0.5)
         while not self.gate.wait(0.01):
             if job.control.canceled:
@@ -67,7 +69,8 @@ class Workers:
         words = {} if caption is None else {"caption": TextCoder().encode([caption])[0].section}
         profile = Profile[job.options["profile"].upper()]
         header = Header(profile, picture.width, picture.height, 1)
-        return Result(serialise(Picogram(header, b"\x09latent", words)), MEDIA_TYPE)
+        heard = {"heard": job.facts.get("hints", {}).get("heard")}
+        return Result(serialise(Picogram(header, b"\x09latent", words)), MEDIA_TYPE, heard)
 
 
 def _decode(job: Job) -> Outcome:
@@ -91,6 +94,9 @@ def _words(job: Job) -> Outcome:
         return Result(job.payload, MEDIA_TYPE, facts, ("the \u202ewords are \\odd",))
     caption = job.options.get("caption")
     description = {"caption": SEEN["caption"] if caption is None else caption, "objects": []}
+    if job.options["profile"] in ("base", "taco"):
+        heard = {"heard": description["caption"]} if job.options["profile"] == "taco" else {}
+        return Result(job.payload, MEDIA_TYPE, {"hints": heard})
     return Result(job.payload, MEDIA_TYPE, {"description": description})
 
 

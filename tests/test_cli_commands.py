@@ -151,9 +151,9 @@ def test_bench_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["bench", "set"]) == 0
     assert main(["bench", "set", "--bpps", "0.02,0.05", "--reuse", "old.json"]) == 0
     assert calls == [
-        (Path("set"), Path("o"), ["jpeg", "webp"], 3, None, None),
-        (Path("set"), Path("bench-results"), None, None, None, None),
-        (Path("set"), Path("bench-results"), None, None, [0.02, 0.05], Path("old.json")),
+        (Path("set"), Path("o"), ["jpeg", "webp"], 3, None, None, False, None),
+        (Path("set"), Path("bench-results"), None, None, None, None, False, None),
+        (Path("set"), Path("bench-results"), None, None, [0.02, 0.05], Path("old.json"), False, None),
     ]
     assert main(["bench", "set", "--bpps", "low"]) == 2
 

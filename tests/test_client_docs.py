@@ -19,6 +19,7 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 PRINTED = [
     r"\d+ \d\.\d+ 7\n",
     r"\d+ 0\n",
+    r"A boat\. None\n",
     r"encoder: 50%\n",
     r"2 7\n",
     r"([0-9a-f]{32} (queued|running|done) \d\.\d\n){2}done done\n",

@@ -262,22 +262,6 @@ def test_objects_without_a_caption_are_worth_a_file(photo: Image.Image) -> None:
     assert scarce.warnings[-1].startswith('the object "woman" was left out')
 
 
-# --- taco ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("caption", [None, "", CAPTION])
-def test_taco_never_carries_words_and_needs_no_captioner(photo: Image.Image, caption: str | None) -> None:
-    words = words_of(Fails(ModelMissing("run `picogram models pull features`")))
-    encoded = picogram.encode_detailed(photo, bytes=300, profile="taco", caption=caption, words=words)
-    file, plain = parse(encoded.data), parse(picogram.encode(photo, bytes=300))
-    assert (file.header.profile.name, file.optional, file.latent) == ("TACO", {}, plain.latent)
-    (warning,) = encoded.warnings
-    assert "does not use captions" in warning
-    assert encoded.description is None
-    with pytest.raises(UsageError, match="objects"):
-        picogram.encode(photo, profile="taco", objects=[region("dog")], words=words)
-
-
 # --- what cannot be --------------------------------------------------------------------------------------
 
 

@@ -15,8 +15,8 @@ from picogram.errors import UsageError
 from picogram.latent.codec import load_codec
 from picogram.latent.focus import INSIDE, OUTSIDE, Focus
 from picogram.profiles.recipes import MAX_FOCUS_CHARACTERS
-from picogram.semantics.joint import Joint
-from picogram.semantics.places import place
+from picogram.semantics.features import CHANNELS, CLASSES, Features
+from picogram.semantics.places import Places, classes_of, terms
 
 BUDGET = 900
 
@@ -111,24 +111,106 @@ def test_what_is_no_focus_is_refused_before_any_work(photo: Image.Image, focus: 
         picogram.encode(photo, bytes=BUDGET, focus=focus)  # type: ignore[arg-type]
 
 
-class Beholder:
-    """Sees one thing in one corner, and knows one name for it."""
+# words
 
-    name, scale = "beholder", 10.0
+
+class Nothing:
+    """A joint space for which all things are alike."""
+
+    name, scale = "nothing", 10.0
+
+    def image_map(self, picture: Image.Image, side: int = 7) -> torch.Tensor:
+        return torch.ones(side, side, 2)
+
+    def text(self, captions: list[str]) -> torch.Tensor:
+        return torch.ones(len(captions), 2)
+
+
+class Corner(Nothing):
+    """Sees one thing in the lower right corner, and knows one name for it."""
 
     def image_map(self, picture: Image.Image, side: int = 7) -> torch.Tensor:
         cells = torch.zeros(side, side, 2)
         cells[..., 0] = 1
-        cells[: side // 3, : side // 3] = torch.tensor([0.0, 1.0])
+        cells[side * 3 // 4 :, side * 3 // 4 :] = torch.tensor([0.0, 1.0])
         return cells
 
     def text(self, captions: list[str]) -> torch.Tensor:
-        return torch.tensor([[0.0, 1.0] if "boat" in c else [1.0, 0.0] for c in captions])
+        return torch.tensor([[0.0, 1.0] if "lyre" in caption else [1.0, 0.0] for caption in captions])
 
 
-def test_words_point_to_what_they_name(photo: Image.Image) -> None:
-    beholder: Joint = Beholder()  # type: ignore[assignment]
-    weights = place(beholder, photo, "the red boat").weights
-    side = len(weights)
-    assert (weights[: side // 3, : side // 3] == 1).all()
-    assert weights[side // 2 :].max() == 0
+class Net:
+    """Features that see nothing, but a class in the upper left corner."""
+
+    def __init__(self, number: int | None = None) -> None:
+        self.class_weight = torch.zeros(CLASSES, CHANNELS)
+        self.number = number
+        if number is not None:
+            self.class_weight[number, 0] = 1
+
+    def __call__(self, pixels: torch.Tensor) -> Features:
+        side = pixels.shape[2] // 32
+        spatial = torch.zeros(1, CHANNELS, side, side)
+        if self.number is not None:
+            spatial[:, 1] = 1  # as much to see everywhere
+            spatial[:, 1, : side // 3, : side // 3] = 0
+            spatial[:, 0, : side // 3, : side // 3] = 1
+        return Features(spatial, spatial.mean((2, 3)), torch.zeros(1, CLASSES))
+
+
+def four_colours() -> Image.Image:
+    made = Image.new("RGB", (96, 64), "white")
+    for box, colour in {(0, 0): (200, 30, 30), (48, 0): (30, 60, 200), (0, 32): (30, 140, 50)}.items():
+        made.paste(colour, (*box, box[0] + 48, box[1] + 32))
+    return made
+
+
+def centre_of(weights: np.ndarray) -> tuple[float, float]:
+    """Down and right, 0..1."""
+    rows, cols = np.indices(weights.shape)
+    side = len(weights) - 1
+    return float((rows * weights).sum() / weights.sum() / side), float(
+        (cols * weights).sum() / weights.sum() / side
+    )
+
+
+def found(net: object, joint: object, picture: Image.Image, words: str) -> tuple[float, float]:
+    return centre_of(Places(net, joint).find(picture, words).weights)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "down", "right"),
+    [("the red part", 0, 0), ("something blue.", 0, 1), ("Green", 1, 0), ("a white thing", 1, 1)],
+)
+def test_colours_that_are_named_are_found(words: str, down: int, right: int) -> None:
+    place = found(Net(), Nothing(), four_colours(), words)
+    assert place == pytest.approx((down, right), abs=0.4)
+
+
+def test_sides_that_are_named_are_found() -> None:
+    gray = Image.new("RGB", (64, 64), "gray")
+    assert found(Net(), Nothing(), gray, "on the left")[1] < 0.3
+    assert found(Net(), Nothing(), gray, "what is at the top right")[1] > 0.6
+
+
+def test_classes_that_are_named_are_found() -> None:
+    number = classes_of("goldfish")[0]
+    gray = Image.new("RGB", (64, 64), "gray")
+    down, right = found(Net(number), Nothing(), gray, "the goldfish's eye")
+    assert max(down, right) < 0.4
+
+
+def test_what_only_the_joint_space_knows_is_found() -> None:
+    gray = Image.new("RGB", (64, 64), "gray")
+    down, right = found(Net(), Corner(), gray, "the lyre")
+    assert min(down, right) > 0.6
+
+
+def test_where_nothing_tells_parts_apart_the_focus_is_refused() -> None:
+    with pytest.raises(UsageError, match="nothing in this picture"):
+        Places(Net(), Nothing()).find(Image.new("RGB", (64, 64), "gray"), "a thing")  # type: ignore[arg-type]
+
+
+def test_words_are_understood_without_their_endings() -> None:
+    assert terms("The Weasel's head, (red).") == ["the", "weasel", "head", "red"]
+    assert classes_of("of the a") == ()

@@ -117,13 +117,6 @@ def test_invalid_objects(profile: str, sent: str) -> None:
     assert len(problem["detail"]) < 300
 
 
-def test_taco_takes_a_caption_and_needs_no_language_model(client: TestClient) -> None:
-    response = client.post("/v1/encode?profile=taco&caption=a+dog", content=image())
-    said = latent(response)
-    assert (said["options"]["caption"], said["facts"]) == ("a dog", {})
-    assert response.headers["x-picogram-caption-bytes"] == "0"
-
-
 @pytest.mark.parametrize(
     ("query", "form"),
     [

@@ -19,6 +19,7 @@ import httpx2
 import numpy as np
 import pytest
 from gateway_apps import check_problem, costs, until_ready
+from hearing_words import HearingWords
 from live_gateway import listening
 from PIL import Image
 from starlette.testclient import TestClient
@@ -63,7 +64,7 @@ def server() -> Iterator[TestClient]:
 @pytest.fixture
 def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Words:
     """Words without a language model."""
-    words = Words(TextCoder(), Captioner())
+    words = HearingWords(Captioner())
     monkeypatch.setattr(lmm, "default_words", lambda: words)
     return words
 
@@ -177,14 +178,6 @@ def test_words_too_dear_for_the_budget_are_left_out_one_after_another(
         server, photo, profile="misc", bytes="20", objects=json.dumps(plain_objects([region("dog", 8)]))
     )
     check_problem(dear, 422, "budget-too-small")
-
-
-@pytest.mark.usefixtures("words")
-def test_taco_says_that_it_does_not_listen(server: TestClient, photo: Image.Image) -> None:
-    response = encode(server, photo, profile="taco", bytes="300", caption="A dog.")
-    assert "x-picogram-caption" not in response.headers
-    (warning,) = response.headers.get_list("x-picogram-warning")
-    assert "does not use captions" in warning
 
 
 @pytest.mark.usefixtures("words")

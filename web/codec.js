@@ -13,15 +13,17 @@ export async function catalogue() {
   return (await request("/v1/models")).json();
 }
 
-/** `wish`: {bytes, profile, caption}. Resolves to the file and what its headers say. */
-export async function encode(photo, { bytes, profile, caption }, options) {
-  const response = caption
-    ? await run("/v1/encode", form({ image: photo, bytes, profile, caption }), options)
+/** `wish`: {bytes, profile, caption, focus}, words may be empty. Resolves to the file and what its headers say. */
+export async function encode(photo, { bytes, profile, ...wishes }, options) {
+  const words = Object.fromEntries(Object.entries(wishes).filter(([, text]) => text));
+  const response = Object.keys(words).length
+    ? await run("/v1/encode", form({ image: photo, bytes, profile, ...words }), options)
     : await run(`/v1/encode?${new URLSearchParams({ bytes, profile })}`, photo, options);
   const { headers } = response;
   return {
     data: new Uint8Array(await response.arrayBuffer()),
     parts: partsFromHeaders(headers),
+    heard: unquoted(headers, "heard"),
     ...said(headers),
   };
 }
@@ -62,8 +64,12 @@ function said(headers) {
   return {
     width: number("width"),
     height: number("height"),
-    caption: decodeURIComponent(headers.get("x-picogram-caption") ?? ""),
+    caption: unquoted(headers, "caption"),
     warning: headers.get("x-picogram-warning") ?? "",
     seconds: run && Number(run[1]) / 1000,
   };
+}
+
+function unquoted(headers, name) {
+  return decodeURIComponent(headers.get(`x-picogram-${name}`) ?? "");
 }

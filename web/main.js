@@ -24,9 +24,9 @@ const PROFILES = {
   stc: ["Picture and caption", "a few bytes of words beside the sketch"],
   misc: ["Picture, caption and items", "also up to three things by name, and roughly where they are"],
   sedic: ["Picture, caption and shapes", "also things by name and shape, each imagined by itself"],
-  taco: ["Picture only, coded by words", "this version codes it as Picture only"],
+  taco: ["Picture only, guided by words", "a caption shapes the sketch and is not in the file"],
 };
-const WORDLESS = ["base", "taco"];
+const WORDLESS = ["base"];
 const PREVIEW = /^image\/(png|jpeg|webp|avif)$/;
 
 const budget = new Budget();
@@ -151,10 +151,11 @@ async function encodePhoto() {
   }
   const profile = new FormData(byId("controls")).get("profile") ?? "base";
   const caption = WORDLESS.includes(profile) ? "" : byId("caption").value.trim();
+  const focus = byId("focus").value.trim();
   const { file } = photo;
   await undertake("Sending the photo", async (signal) => {
     status.stage(0, 0.7, "Sending the photo");
-    const coded = await codec.encode(file, { bytes, profile, caption }, { signal, tell });
+    const coded = await codec.encode(file, { bytes, profile, caption, focus }, { signal, tell });
     const [picture, named] = await Promise.all([draw(coded.data, { steps }, signal), objectsIn(coded, signal)]);
     signal.throwIfAborted();
     const warning = coded.warning || picture.warning;

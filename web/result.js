@@ -9,15 +9,16 @@ import { CAPACITY, drawQr } from "./qr.js";
 const MAX_HEX_BYTES = 4096;
 
 /**
- * `result`: {data: Uint8Array, name, width, height, parts, caption, warning, seconds, steps, picture: URL, original}, where
- * `original` is the photo's bytes, `seconds` the pairs [what, seconds] that are known and `steps` null if it is not.
+ * `result`: {data: Uint8Array, name, width, height, parts, caption, heard, warning, seconds, steps, picture: URL, original},
+ * where `original` is the photo's bytes, `seconds` the pairs [what, seconds] that are known and `steps` null if it is not.
  */
 export function showResult(result) {
   byId("results").hidden = false;
   byId("file-bytes").textContent = number(result.data.length);
   showFacts(result);
   showBits(byId("bits"), result.parts);
-  showCaption(result.caption);
+  showWords("caption-shown", result.caption);
+  showWords("heard-shown", result.heard);
   byId("warning").hidden = !result.warning;
   byId("warning").textContent = result.warning;
   const file = new Blob([result.data], { type: "application/vnd.picogram" });
@@ -54,10 +55,10 @@ function showFacts({ data, width, height, original, seconds, steps }) {
   );
 }
 
-function showCaption(caption) {
-  const box = byId("caption-shown");
-  box.hidden = !caption;
-  box.querySelector("blockquote").textContent = caption;
+function showWords(id, words) {
+  const box = byId(id);
+  box.hidden = !words;
+  box.querySelector("blockquote").textContent = words ?? "";
 }
 
 function showHex(data) {

@@ -71,15 +71,14 @@ class Codec:
             job.control.check()
         if self.error:
             return self.error
-        caption = job.facts["description"]["caption"] if job.facts else ""
-        words = {"caption": caption.encode()} if caption else {}
-        if job.facts and job.facts["description"]["objects"]:
-            words["objects"] = b"objects"
+        description = job.facts.get("description") or {"caption": "", "objects": []}
+        words = {name: str(said).encode() for name, said in description.items() if said}
         header = Header(Profile[job.options["profile"].upper()], image.width, image.height, 1)
         empty = len(serialise(Picogram(header, b"", words)))
         latent = bytes(i * 7919 % 251 for i in range(job.options["bytes"] - empty - 2))
+        heard = {"heard": job.facts.get("heard")}
         return Result(
-            serialise(Picogram(header, latent, words)), "application/vnd.picogram", {}, self.warnings
+            serialise(Picogram(header, latent, words)), "application/vnd.picogram", heard, self.warnings
         )
 
     def _decode(self, job: Job) -> Outcome:
@@ -97,6 +96,8 @@ class Codec:
 
     def _words(self, job: Job) -> Outcome:
         caption = job.options.get("caption") or "What the captioner sees."
+        if job.options.get("profile") in ("base", "taco"):
+            return Result(job.payload, "", {"heard": caption if job.options["profile"] == "taco" else None})
         return Result(job.payload, "", {"description": {"caption": caption, "objects": self.objects}})
 
 

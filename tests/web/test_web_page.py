@@ -202,12 +202,12 @@ def test_a_caption_goes_in_and_comes_back_as_text(visit: Visit, gateway: str, co
     page.get_by_role("textbox", name="Caption").fill(caption)
     encode(page)
     finished(page)
-    assert page.locator("blockquote").inner_text() == caption
+    assert page.locator("#caption-shown blockquote").inner_text() == caption
     assert "<i>left out</i>" in page.locator("#warning").inner_text()
     assert page.locator("[data-part=caption] td").first.inner_text() == f"{len(caption.encode())} bytes"
     page.get_by_role("textbox", name="Caption").fill("")
     encode(page)
-    until(lambda: page.locator("blockquote").inner_text() == "What the captioner sees.")
+    until(lambda: page.locator("#caption-shown blockquote").inner_text() == "What the captioner sees.")
 
 
 def test_the_parts_of_the_file_add_up(visit: Visit, gateway: str) -> None:
@@ -382,7 +382,9 @@ def test_nothing_sticks_out_on_a_phone(visit: Visit, gateway: str, codec: Codec,
     finished(page)
     page.locator("#hex summary").click()
     assert width_of(page) == 360
-    for control in page.locator("button:visible, a.button:visible, .compare, .bar, blockquote").all():
+    for control in page.locator(
+        "button:visible, a.button:visible, .compare, .bar, #focus, blockquote:visible"
+    ).all():
         box = control.bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 360

@@ -1,24 +1,29 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Job handler of the encoder: image bytes of any accepted format, and perhaps words -> a .pico file."""
+"""Job handler of the encoder: image bytes of any accepted format, perhaps words and hints -> a .pico file."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from picogram.api import assemble
 from picogram.bitstream import MEDIA_TYPE
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
-from picogram.jobs.words import plain_description
-from picogram.profiles.plain import prepared_of
+from picogram.jobs.words import mask_of, plain_description
+from picogram.latent.focus import Focus
+from picogram.profiles.hints import Hints
+from picogram.profiles.plain import hints_of, prepared_of
 from picogram.profiles.words import Prepared
 
 _TARGETS = ("bytes", "bpp", "quality")
 
 
 def handler(jobs: list[Job]) -> list[Outcome]:
-    """Encode each job's payload under its options ``bytes``, ``bpp`` or ``quality``, and ``profile``.
+    """Encode each job's payload under its options ``bytes``, ``bpp`` or ``quality``, ``profile`` and ``focus_mask``.
 
-    Words come from the facts that the step ``lmm:code`` left; facts are updated with what of them is in the file.
+    Words and hints come from the facts that the step ``lmm:code`` left; facts are updated with what of the words is in
+    the file, and which caption was ``heard``.
     """
     return [_encode(job) for job in jobs]
 
@@ -34,10 +39,17 @@ def _encode(job: Job) -> Outcome:
     targets = {name: job.options[name] for name in _TARGETS if job.options.get(name) is not None}
     try:
         image = read_image(job.payload)
-        prepared = prepared_of(job.facts.get("choices", []))
+        prepared = replace(prepared_of(job.facts.get("choices", [])), hints=_hints(job))
         encoded = assemble(image, prepared, profile=job.options.get("profile") or "base", **targets)
     except Exception as error:
         return error
     description = plain_description(encoded.description) if encoded.description else None
-    facts: dict[str, object] = {"description": description, "coders": encoded.coders, "choices": []}
-    return Result(encoded.data, MEDIA_TYPE, facts, encoded.warnings)
+    facts: dict[str, object] = {"description": description, "coders": encoded.coders, "heard": encoded.heard}
+    # What has done its work does not travel on.
+    return Result(encoded.data, MEDIA_TYPE, facts | {"choices": [], "hints": {}}, encoded.warnings)
+
+
+def _hints(job: Job) -> Hints:
+    """Those that were prepared, and the focus that the caller drew, which needs no models. Raises UsageError."""
+    hints, rows = hints_of(job.facts.get("hints", {})), job.options.get("focus_mask")
+    return hints if rows is None else replace(hints, focus=Focus.of(mask_of(rows, "a focus mask")))

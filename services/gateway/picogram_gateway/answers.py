@@ -16,7 +16,7 @@ from picogram.jobs import Kind, Result
 from picogram.semantics.description import printable
 
 MAX_CAPTION_HEADER: Final = 4096
-"""Bytes of the caption's header; most servers and proxies take lines of 8 KiB."""
+"""Bytes of a caption's header; most servers and proxies take lines of 8 KiB."""
 _ATTRIBUTE_CHARACTERS: Final = "!#$&+^`|"
 """What RFC 8187 leaves as it is, beyond what ``quote`` does anyway."""
 
@@ -53,7 +53,9 @@ def respond(result: Result, headers: dict[str, str] | None = None, caption: bool
 
 
 def respond_with_file(result: Result) -> Response:
-    """A fresh .pico file, and where its bytes went: header (checksum included) and sections add up to all of them."""
+    """A fresh .pico file, which caption shaped it, and where its bytes went: header (checksum included) and sections add
+    up to all of them.
+    """
     data = result.payload
     file = parse(data)
     sizes = {name: 0 for name in ("latent", *OPTIONAL)} | section_sizes(data)
@@ -63,6 +65,8 @@ def respond_with_file(result: Result) -> Response:
         **_size(len(data), file.header.width, file.header.height),
     }
     headers |= {f"X-Picogram-{name.title()}-Bytes": str(size) for name, size in sizes.items()}
+    if heard := result.metadata.get("heard"):
+        headers["X-Picogram-Heard"] = caption_header(heard)
     return respond(result, headers, caption="caption" in file.optional)
 
 

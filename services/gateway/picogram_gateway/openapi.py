@@ -48,6 +48,11 @@ ENCODE_HEADERS = _headers(
     ("X-Picogram-Bpp", "Bits per pixel, everything counted", "number"),
     ("X-Picogram-Width", "Pixels", "integer"),
     ("X-Picogram-Height", "Pixels", "integer"),
+    (
+        "X-Picogram-Heard",
+        "The caption that shaped the file and is not in it, written as the caption is",
+        "string",
+    ),
     *_WORDS,
     *_TIMING,
 )

@@ -107,6 +107,7 @@ DESCRIBE: Final[Schema] = {
     "objects": [{"name": "dog", "detail": "a brown dog with wet fur", "mask": _MASK}],
 }
 OBJECTS: Final = json.dumps([{"name": "dog", "detail": "wet", "mask": _MASK}])
+FOCUS_MASK: Final = json.dumps(_MASK)
 MODELS: Final[Schema] = {
     "profiles": ["base", "stc", "misc", "taco", "sedic"],
     "models": [{"id": 1, "file": "latent-1.safetensors", "sha256": "9f86d081…"}],

@@ -44,9 +44,7 @@ class Order:
 async def order_for_image(kind: Kind, image: bytes, **options: Any) -> Order:
     """Encode, describe or compare. Raises UnreadableImage, UnsupportedImage or ImageTooLarge."""
     width, height = await asyncio.to_thread(read_size, image)
-    routes = {"describe": DESCRIBE, "reference": REFERENCE}
-    route = routes.get(kind) or encode_route(options["profile"])
-    return Order(kind, image, options, route, width * height)
+    return Order(kind, image, options, _image_route(kind, options), width * height)
 
 
 async def order_for_file(kind: Kind, data: bytes, **options: Any) -> Order:
@@ -55,3 +53,9 @@ async def order_for_file(kind: Kind, data: bytes, **options: Any) -> Order:
     if kind == "inspect":
         return Order(kind, data, options, inspect_route(file))
     return Order(kind, data, options, decode_route(file), file.header.width * file.header.height)
+
+
+def _image_route(kind: Kind, options: Mapping[str, Any]) -> Route:
+    if kind == "encode":
+        return encode_route(options["profile"], options["caption"], options["focus"])
+    return DESCRIBE if kind == "describe" else REFERENCE

@@ -15,9 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from picogram.diffusion.stages import MAX_GUIDANCE, MAX_SEED
 from picogram.errors import UsageError
 from picogram.images import DEFAULT_LIMITS, MEDIA_TYPES
-from picogram.jobs.words import MAX_JSON_CHARACTERS, objects_of_json, plain_objects
+from picogram.jobs.words import (
+    MAX_JSON_CHARACTERS,
+    Mask,
+    focus_mask_of_json,
+    objects_of_json,
+    plain_mask,
+    plain_objects,
+)
 from picogram.profiles.drawing import MOST_STEPS
-from picogram.profiles.recipes import check_words, recipe_to_write
+from picogram.profiles.recipes import MAX_FOCUS_CHARACTERS, check_focus, check_words, recipe_to_write
 from picogram.semantics.description import MAX_CAPTION_CHARACTERS, Region
 from picogram_gateway import openapi, openapi_examples
 from picogram_gateway.backends import Backend
@@ -53,7 +60,8 @@ class Arguments(BaseModel):
 
 
 class EncodeQuery(Arguments):
-    """How small, or how good (at most one of ``bytes``, ``bpp`` and ``quality``), and with which words."""
+    """How small, or how good (at most one of ``bytes``, ``bpp`` and ``quality``), with which words, and what matters
+    most (at most one of ``focus`` and ``focus_mask``)."""
 
     budget: int | None = Field(
         None, alias="bytes", ge=1, description="Largest size of the file", examples=[800]
@@ -65,12 +73,12 @@ class EncodeQuery(Arguments):
     profile: Literal["base", "stc", "misc", "taco", "sedic"] = Field(
         "base",
         description="`base`: a picture only; `stc`: with a caption; `misc`, `sedic`: with a caption and objects; "
-        "`taco`: a caption may guide the encoder and is not in the file",
+        "`taco`: a picture only; a caption guides the encoder and is not in the file",
     )
     caption: str | None = Field(
         None,
         max_length=MAX_CAPTION_CHARACTERS,
-        description="The caption, instead of the captioner's",
+        description="The caption, instead of the captioner's; empty with `taco`: the encoder listens to none",
         examples=["A lighthouse above a rocky shore."],
     )
     objects: str | None = Field(
@@ -79,6 +87,19 @@ class EncodeQuery(Arguments):
         description="JSON: the objects for `misc` (up to 3, masks of side 8) or `sedic` (up to 8, masks of side 16, 32 "
         "or 64), as `/v1/describe` lists them, instead of the captioner's; `[]`: none",
         examples=[openapi_examples.OBJECTS],
+    )
+    focus: str | None = Field(
+        None,
+        max_length=MAX_FOCUS_CHARACTERS,
+        description="Words for what matters most, in any profile: more of the bytes go there. They are not in the file",
+        examples=["the red boat"],
+    )
+    focus_mask: str | None = Field(
+        None,
+        max_length=MAX_JSON_CHARACTERS,
+        description="JSON: where it matters most, instead of words: the rows of a mask as objects have it, side 8, 16, "
+        "32 or 64, laid over the whole picture",
+        examples=[openapi_examples.FOCUS_MASK],
     )
 
     @model_validator(mode="after")
@@ -95,11 +116,28 @@ class EncodeQuery(Arguments):
             raise ValueError(str(error)) from error
         return self
 
+    @model_validator(mode="after")
+    def _one_focus(self) -> Self:
+        if self.focus is not None and self.focus_mask is not None:
+            raise ValueError("give one of focus and focus_mask")
+        try:
+            if self.focus is not None:
+                check_focus(self.focus)
+            self._mask()
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return self
+
     def options(self) -> dict[str, Any]:
-        """Of the job; objects as the plain list that they are."""
-        objects = self._regions()
-        plain = None if objects is None else plain_objects(objects)
-        return self.model_dump(by_alias=True) | {"objects": plain}
+        """Of the job; objects and mask as the plain lists that they are."""
+        objects, mask = self._regions(), self._mask()
+        return self.model_dump(by_alias=True) | {
+            "objects": None if objects is None else plain_objects(objects),
+            "focus_mask": None if mask is None else plain_mask(mask),
+        }
+
+    def _mask(self) -> Mask | None:
+        return None if self.focus_mask is None else focus_mask_of_json(self.focus_mask)
 
     def _regions(self) -> tuple[Region, ...] | None:
         return None if self.objects is None else objects_of_json(self.objects)

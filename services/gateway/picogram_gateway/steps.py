@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which workers a request visits, in which order: the profile or the file says whether there are words to deal with.
+"""Which workers a request visits, in which order: the profile, what is asked for or the file says whether there are words
+to deal with.
 
-encode, base, taco  encoder
+encode              [lmm:code] ── encoder               lmm for words that shape the file and are not in it
 encode, with words  lmm:code ── encoder ── lmm:recode
 decode              [lmm:read] ── decoder
 inspect             [lmm:read] ── inspector
@@ -22,9 +23,17 @@ DESCRIBE: Final[Route] = ("lmm:describe",)
 REFERENCE: Final[Route] = ("inspector:reference",)
 
 
-def encode_route(profile: str) -> Route:
-    """Words are written before the latent, which gets what they leave of the budget, and once more knowing the latent."""
-    return ("lmm:code", "encoder", "lmm:recode") if recipe_to_write(profile).sections else ("encoder",)
+def encode_route(profile: str, caption: str | None = None, focus: str | None = None) -> Route:
+    """Words are written before the latent, which gets what they leave of the budget, and once more knowing the latent.
+
+    Where the file has none, a caption that guides the encoder and words that name what matters most are dealt with
+    before it. ``caption``: None for the captioner's, "" for none.
+    """
+    recipe = recipe_to_write(profile)
+    if recipe.sections:
+        return ("lmm:code", "encoder", "lmm:recode")
+    listens = recipe.guided and (caption is None or bool(caption.strip()))
+    return ("lmm:code", "encoder") if listens or focus else ("encoder",)
 
 
 def decode_route(file: Picogram) -> Route:

@@ -3,7 +3,8 @@
 """Job handler of the language-model worker: the steps of encoding and decoding that deal with words.
 
     lmm:describe   picture ── JSON of its description
-    lmm:code       picture ── the same picture; facts: the choices of words that its file may carry, coded
+    lmm:code       picture ── the same picture; facts: the choices of words that its file may carry, coded, and hints for
+                   the encoder: what it hears of a caption, where the picture shows what matters most
     lmm:recode     .pico file, description ── .pico file, its caption coded knowing its latent where that is shorter
     lmm:read       .pico file ── the same file; facts: description, coders, problems; warnings for what cannot be read
 
@@ -23,8 +24,8 @@ from picogram.errors import PicogramError, UsageError
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
 from picogram.jobs.words import description_of, objects_of, plain_description
-from picogram.profiles.plain import plain_choices
-from picogram.profiles.recipes import Recipe, check_words, recipe_to_write
+from picogram.profiles.plain import plain_choices, plain_hints
+from picogram.profiles.recipes import Recipe, check_focus, check_words, recipe_to_write
 from picogram.profiles.words import Encoded, Given, prepare, recode
 from picogram.semantics.description import MASK_SIDES
 from picogram.semantics.words import ReadText, Words, default_words
@@ -81,7 +82,7 @@ class LmmHandler:
         for some, pictures in _with_pictures([job for job in jobs if job.id in given], outcomes):
             found = prepare(pictures, [given[job.id] for job in some], recipe, self._words)
             for job, prepared in zip(some, found, strict=True):
-                facts = {"choices": plain_choices(prepared)}
+                facts = {"choices": plain_choices(prepared), "hints": plain_hints(prepared.hints)}
                 outcomes[job.id] = Result(job.payload, _PICTURE, facts, prepared.warnings)
         return [outcomes[job.id] for job in jobs]
 
@@ -153,7 +154,9 @@ def _side(job: Job) -> int:
 
 def _given(job: Job, recipe: Recipe) -> Given:
     """What the caller says of the picture. Raises UsageError for what cannot be coded."""
-    caption, plain = job.options.get("caption"), job.options.get("objects")
+    caption, plain, focus = (job.options.get(name) for name in ("caption", "objects", "focus"))
     objects = None if plain is None else objects_of(plain)
     check_words(recipe, caption, objects)
-    return Given(caption, objects)
+    if focus is not None:
+        check_focus(focus)
+    return Given(caption, objects, focus)

@@ -32,7 +32,7 @@ def load_handler(settings: LmmSettings) -> LmmHandler:
         _describe_something(words)
         return LmmHandler(words)
     words = default_words()
-    for warm_up in (_code_something, _describe_something):
+    for warm_up in (_code_something, _describe_something, _hear_something):
         _as_far_as_possible(warm_up, words)
     return LmmHandler(words)
 
@@ -52,3 +52,7 @@ def _code_something(words: Words) -> None:
 
 def _describe_something(words: Words) -> None:
     words.describe([Image.new("RGB", (64, 64), "gray")])
+
+
+def _hear_something(words: Words) -> None:
+    words.hear(["a photo"])

@@ -115,7 +115,7 @@ def ablate(
     console, begun = Console(stderr=True), time.process_time()
     tools = tools or default_tools()
     found = find(paths, read, wish.recipes, tools.words, captions)
-    ablation = Ablation(_settings(wish, tools.denoiser), _versions(), _models())
+    ablation = Ablation(_settings(wish, tools.denoiser), program_versions(), model_digests())
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with (
         tempfile.TemporaryDirectory(prefix="picogram-ablate-") as scratch,
@@ -277,7 +277,8 @@ def _settings(wish: Wish, denoiser: Denoiser) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
+def program_versions() -> dict[str, str]:
+    """Of what a measurement ran on."""
     return {
         "picogram": package_version(),
         "torch": torch.__version__,
@@ -285,7 +286,7 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _models() -> dict[str, str]:
+def model_digests() -> dict[str, str]:
     """SHA-256 of the weights in the package, by name."""
     found = {path.stem: shipped_manifest(path.stem) for path in sorted(weights_folder().glob("*.json"))}
     return {name: str(manifest["sha256"]) for name, manifest in found.items() if "sha256" in manifest}

@@ -145,6 +145,7 @@ _PICOGRAMS = {
         PicogramCodec("picogram-stc", "stc"),
         PicogramCodec("picogram-misc", "misc"),
         PicogramCodec("picogram-sedic", "sedic"),
+        PicogramCodec("picogram-taco", "taco"),
     )
 }
 _MAKERS: dict[str, Callable[[], Codec]] = {

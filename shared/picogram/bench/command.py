@@ -9,7 +9,7 @@ folder ── read ──> for each picture, codec, target: search, measure ─�
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from picogram.bench.measure import Backbones, Reference, bits_per_pixel, budget_
 from picogram.bench.plots import curves, side_by_side
 from picogram.bench.report import Report, Row, load, markdown, save, table
 from picogram.bench.search import Search, restore, shrink
+from picogram.bench.semantic import Semantic
+from picogram.bench.words import read_captions
 from picogram.errors import BudgetTooSmall, UsageError
 from picogram.metrics import weights
 
@@ -38,8 +40,13 @@ def bench(
     limit: int | None = None,
     bpps: list[float] | None = None,
     reuse: Path | None = None,
+    semantic: bool = False,
+    captions: Path | None = None,
 ) -> None:
     """Measure ``codecs`` (all available ones by default) over the first ``limit`` pictures of ``folder``.
+
+    ``semantic`` compares meanings, too, and with ``captions``, a table as ``read_captions`` takes it, those of captions
+    and decoded pictures. Raises ModelMissing or ModelDamaged, before any work is done, without the models for that.
 
     ``reuse`` is the ``results.json`` of an earlier run: rows of the classical codecs are taken from it where
     picture, settings, version and target agree, so that new weights cost only Picogram's own time.
@@ -47,9 +54,12 @@ def bench(
     console = Console()
     makers = [make(name) for name in codecs or available()]
     targets = sorted(bpps or DEFAULT_BPPS)
-    paths = _pictures(folder, limit)
-    report = Report(targets, {codec.name: _about(codec) for codec in makers}, {})
-    run = _Run(report, makers, load(reuse) if reuse else None, console)
+    paths = pictures_in(folder, limit)
+    said = read_captions(captions, [path.name for path in paths]) if captions else {}
+    space = Semantic() if semantic else None
+    about = {codec.name: _about(codec) for codec in makers}
+    report = Report(targets, about, {}, space=space.name if space else "")
+    run = _Run(report, makers, load(reuse) if reuse else None, console, space, said)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(paths) * len(makers) * len(targets))
@@ -87,13 +97,14 @@ def ablation(
         ablate.SEEDS if seeds is None else seeds,
         captions,
     )
-    result = ablate.ablate(_pictures(folder, limit), _read, out, wish)
+    result = ablate.ablate(pictures_in(folder, limit), _read, out, wish)
     for verdict in verdicts(result.rows):
         print(f"{verdict.profile} at {verdict.bpp:g} bpp: {sentence(verdict)}")
     print(f"results are in {out}")
 
 
-def _pictures(folder: Path, limit: int | None) -> list[Path]:
+def pictures_in(folder: Path, limit: int | None) -> list[Path]:
+    """The first ``limit`` files of pictures by name. Raises UsageError if there are none."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)[:limit]
@@ -116,8 +127,18 @@ def _read(path: Path) -> Image.Image:
 class _Run:
     """What a run carries from picture to picture."""
 
-    def __init__(self, report: Report, codecs: list[Codec], earlier: Report | None, console: Console) -> None:
+    def __init__(
+        self,
+        report: Report,
+        codecs: list[Codec],
+        earlier: Report | None,
+        console: Console,
+        space: Semantic | None = None,
+        captions: Mapping[str, str] | None = None,
+    ) -> None:
         self.report = report
+        self._space = space
+        self._captions = captions or {}
         self.codecs = codecs
         self._earlier = earlier
         self._console = console
@@ -127,22 +148,29 @@ class _Run:
         """Add the rows of one picture; yields a codec's name when it is done."""
         image = _read(path)
         digest = hashlib.sha256(image.tobytes()).hexdigest()
-        self.report.pictures[path.name] = {"width": image.width, "height": image.height, "sha256": digest}
+        about = {"width": image.width, "height": image.height, "sha256": digest}
+        caption = self._captions.get(path.name)
+        self.report.pictures[path.name] = about | ({} if caption is None else {"caption": caption})
         reference: Reference | None = None
         for codec in self.codecs:
             known = self._known(codec, path.name)
             missing = [target for target in self.report.targets if target not in known]
             if missing:
                 self._backbones = self._backbones or Backbones(weights.require())
-                reference = reference or Reference(image, self._backbones)
+                reference = reference or self._reference(image, caption, self._backbones)
                 known |= self._measure(Search(codec, reference), path.name, missing)
             self.report.rows += [known[target] for target in self.report.targets if target in known]
             yield codec.name
+
+    def _reference(self, image: Image.Image, caption: str | None, backbones: Backbones) -> Reference:
+        return Reference(image, backbones, self._space.against(image, caption) if self._space else None)
 
     def _known(self, codec: Codec, name: str) -> dict[float, Row]:
         """Rows of an earlier run that still hold."""
         earlier = self._earlier
         if earlier is None or codec.budgeted or earlier.codecs.get(codec.name) != _about(codec):
+            return {}
+        if self.report.space and self.report.space != earlier.space:
             return {}
         if earlier.pictures.get(name) != self.report.pictures[name]:
             return {}

@@ -49,13 +49,8 @@ class Networks:
 
     def __init__(self, metrics: Path) -> None:
         """``metrics``: the folder of ``picogram.metrics.weights``."""
-        self.backbones = Backbones(metrics)
+        self.backbones = Backbones(metrics, has_fast_bfloat16())
         self.features = FeatureNet(load_file(features_file())).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.half = has_fast_bfloat16()
-
-    def vgg(self, x: Tensor) -> list[Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, self.half):
-            return self.backbones.vgg(x)
 
     def against(self, original: Image.Image) -> Against:
         return Against(self, original)
@@ -69,7 +64,7 @@ class Against:
         self._networks, self._original = networks, original
         x = to_tensor(original)
         self._alex = networks.backbones.alex(x)
-        features = networks.vgg(x)
+        features = networks.backbones.vgg(x)
         dists = networks.backbones.dists
         self._dists = DistsFrom(features, dists.alpha, dists.beta)
         self.rows = self._rows(x, features)
@@ -80,7 +75,7 @@ class Against:
         """``picture``: RGB, of the original's size."""
         y, backbones = to_tensor(picture), self._networks.backbones
         lpips = lpips_distance(self._alex, backbones.alex(y), backbones.lpips.heads)
-        features = self._networks.vgg(y)
+        features = backbones.vgg(y)
         loss = min(psnr(self._original, picture), _MOST_PSNR)
         return Measured(float(lpips), self._dists(features), loss, *self._rows(y, features))
 

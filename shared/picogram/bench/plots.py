@@ -18,6 +18,7 @@ _COLOURS = {
     "picogram-stc": "#8c564b",
     "picogram-misc": "#e377c2",
     "picogram-sedic": "#bcbd22",
+    "picogram-taco": "#17becf",
     "vvc": "#1f77b4",
     "avif": "#2ca02c",
     "jxl": "#9467bd",

@@ -3,7 +3,7 @@
 """What a run of the benchmark leaves: ``results.json``, ``results.md``, and a table for the terminal.
 
 The JSON holds everything the other outputs are made of. Its shape is ``Report``; ``schema`` grows when that
-changes.
+changes. What a run has not measured on request (``semantic``, ``agreement``) is left out of it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
+from picogram.bench.semantic import MEANING
 from picogram.errors import UsageError
 
 SCHEMA = 1
@@ -25,7 +26,7 @@ _LEGEND = (
     "Every byte of a file is counted. over: pictures whose smallest file exceeds the budget; "
     "small: pictures coded at half size or less and enlarged."
 )
-_MEANS = ("bytes", "bpp", "lpips", "dists", "ms_ssim", "psnr", "encode_seconds", "decode_seconds")
+_MEANS = ("bytes", "bpp", "lpips", "dists", "ms_ssim", "psnr", "encode_seconds", "decode_seconds", *MEANING)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Row:
     psnr: float
     encode_seconds: float
     decode_seconds: float
+    semantic: float = math.nan
+    agreement: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -66,17 +69,23 @@ class Mean:
     psnr: float
     encode_seconds: float
     decode_seconds: float
+    semantic: float = math.nan
+    agreement: float = math.nan
 
 
 @dataclass
 class Report:
-    """A whole run: ``codecs`` by name with version and settings, ``pictures`` with size and SHA-256."""
+    """A whole run: ``codecs`` by name with version and settings, ``pictures`` with size, SHA-256, perhaps a caption.
+
+    ``space``: name of the joint space that meanings were compared in; "": they were not.
+    """
 
     targets: list[float]
     codecs: dict[str, dict[str, Any]]
     pictures: dict[str, dict[str, Any]]
     rows: list[Row] = field(default_factory=list)
     schema: int = SCHEMA
+    space: str = ""
 
     def means(self) -> list[Mean]:
         """One per codec and target, in the order of ``codecs`` and ``targets``."""
@@ -104,6 +113,7 @@ def _average(values: Iterable[float]) -> float:
 def _plain(record: Row | Mean) -> dict[str, Any]:
     """A record for JSON: floats rounded to six digits after the point, nan as null."""
     plain = asdict(record)
+    plain = {key: value for key, value in plain.items() if key not in MEANING or not math.isnan(value)}
     for key, value in plain.items():
         if isinstance(value, float):
             plain[key] = None if math.isnan(value) else round(value, 6)
@@ -114,6 +124,7 @@ def save(report: Report, path: Path) -> None:
     """Write the JSON, means included for readers that do not want to compute them."""
     document = {
         "schema": report.schema,
+        **({"space": report.space} if report.space else {}),
         "targets": report.targets,
         "codecs": report.codecs,
         "pictures": report.pictures,
@@ -131,30 +142,34 @@ def load(path: Path) -> Report:
         if document["schema"] != SCHEMA:
             raise UsageError(f"{path} has schema {document['schema']}, this is a reader of {SCHEMA}")
         rows = [_row(entry) for entry in document["rows"]]
-        return Report(document["targets"], document["codecs"], document["pictures"], rows)
+        space = document.get("space", "")
+        return Report(document["targets"], document["codecs"], document["pictures"], rows, space=space)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is not a benchmark report: {error}") from error
 
 
 def _row(entry: dict[str, Any]) -> Row:
-    names = [item.name for item in fields(Row)]
+    names = [item.name for item in fields(Row) if item.name in entry or item.name not in MEANING]
     values: dict[str, Any] = {name: math.nan if entry[name] is None else entry[name] for name in names}
     return Row(**values)
 
 
-_COLUMNS = (
-    "bpp ≤",
-    "codec",
-    "bytes",
-    "bpp",
-    "LPIPS↓",
-    "DISTS↓",
-    "MS-SSIM↑",
-    "PSNR↑",
-    "enc s",
-    "dec s",
-    "notes",
-)
+_FIGURES = ("bpp ≤", "codec", "bytes", "bpp", "LPIPS↓", "DISTS↓", "MS-SSIM↑", "PSNR↑")
+_SECONDS = ("enc s", "dec s")
+
+
+def _columns(report: Report) -> tuple[str, ...]:
+    return (*_FIGURES, *(f"{name}↑" for name in _meanings(report)), *_SECONDS, "notes")
+
+
+def _meanings(report: Report) -> list[str]:
+    """Those of ``MEANING`` that somebody asked for and that a row has."""
+    return [n for n in MEANING if report.space and any(not math.isnan(getattr(r, n)) for r in report.rows)]
+
+
+def _legend(report: Report) -> str:
+    said = "; ".join(f"{name}: {MEANING[name]}" for name in _meanings(report))
+    return f"{_LEGEND} {said}; both in {report.space}." if said else _LEGEND
 
 
 def _cells(report: Report) -> Iterator[tuple[str, ...]]:
@@ -164,18 +179,25 @@ def _cells(report: Report) -> Iterator[tuple[str, ...]]:
             notes = [f"{mean.over_budget} over"] if mean.over_budget else []
             notes += [f"{mean.downscaled} small"] if mean.downscaled else []
             notes += [f"of {mean.images}"] if mean.images < len(report.pictures) else []
+            meanings = tuple(f"{getattr(mean, name):.3f}" for name in _meanings(report))
             figures = f"{mean.bytes:.0f}", f"{mean.bpp:.4f}", f"{mean.lpips:.3f}", f"{mean.dists:.3f}"
-            more = f"{mean.ms_ssim:.3f}", f"{mean.psnr:.2f}", f"{mean.encode_seconds:.2f}"
-            yield f"{target:g}", mean.codec, *figures, *more, f"{mean.decode_seconds:.2f}", ", ".join(notes)
+            more = f"{mean.ms_ssim:.3f}", f"{mean.psnr:.2f}"
+            seconds = f"{mean.encode_seconds:.2f}", f"{mean.decode_seconds:.2f}"
+            yield f"{target:g}", mean.codec, *figures, *more, *meanings, *seconds, ", ".join(notes)
 
 
 def table(report: Report) -> Table:
     """Means for the terminal."""
     made = Table(
-        title=f"Means over {len(report.pictures)} images", caption=_LEGEND, box=SIMPLE, padding=(0, 1, 0, 0)
+        title=f"Means over {len(report.pictures)} images",
+        caption=_legend(report),
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
     )
-    shown = [index for index, column in enumerate(_COLUMNS) if column != "bytes"]  # fits 80 columns
-    for column in (_COLUMNS[index] for index in shown):
+    columns = _columns(report)
+    spared = ("bytes", "bpp", *_SECONDS) if _meanings(report) else ("bytes",)  # fits 80 columns
+    shown = [index for index, column in enumerate(columns) if column not in spared]
+    for column in (columns[index] for index in shown):
         made.add_column(
             column, justify="left" if column in ("codec", "notes") else "right", no_wrap=column != "notes"
         )
@@ -190,9 +212,10 @@ def table(report: Report) -> Table:
 
 def markdown(report: Report) -> str:
     """Means, then what made them."""
-    lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
+    columns = _columns(report)
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(cells) + " |" for cells in _cells(report)]
-    lines += ["", f"Means over {len(report.pictures)} images. {_LEGEND}", ""]
+    lines += ["", f"Means over {len(report.pictures)} images. {_legend(report)}", ""]
     for name, about in report.codecs.items():
         settings = ", ".join(f"{key} {value}" for key, value in about["settings"].items())
         lines.append(f"- {name}: {about['version']}" + (f" ({settings})" if settings else ""))

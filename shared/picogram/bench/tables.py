@@ -62,7 +62,7 @@ def save(ablation: Ablation, path: Path) -> None:
         "verdicts": [asdict(verdict) for verdict in verdicts(ablation.rows)],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_plain(document), indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(plain(document), indent=1) + "\n", encoding="utf-8")
 
 
 def load(path: Path) -> Ablation:
@@ -80,11 +80,12 @@ def load(path: Path) -> Ablation:
         raise UsageError(f"{path} is not the result of an ablation: {error}") from error
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Lists and dictionaries for JSON, with nan as None."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

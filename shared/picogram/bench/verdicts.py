@@ -12,10 +12,12 @@ drawing differs from the next and not how much pictures do.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from picogram.bench.words import (
     BASE,
@@ -35,6 +37,9 @@ RESAMPLES = 5_000
 FEWEST_PICTURES = 6
 """For a verdict: fewer agree by chance too often, and their intervals come out too narrow."""
 _LEVEL = 0.95
+
+_Places = npt.NDArray[np.int64]
+_Values = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -203,14 +208,32 @@ def answer(differences: Mapping[str, Interval]) -> str:
 def difference(some: Sequence[Row], other: Sequence[Row], metric: str) -> Interval:
     """``some`` less ``other`` over the pictures that both have."""
     a, b = (_by_image(rows, metric) for rows in (some, other))
-    paired = np.array([a[image] - b[image] for image in a if image in b])
-    if len(paired) < 2:
-        return Interval(float(paired.mean()) if len(paired) else math.nan, math.nan, math.nan, len(paired))
-    generator = np.random.default_rng(1)
-    drawn = paired[generator.integers(0, len(paired), (RESAMPLES, len(paired)))].mean(1)
+    return interval([a[image] - b[image] for image in a if image in b])
+
+
+def interval(paired: npt.ArrayLike, resamples: int = RESAMPLES) -> Interval:
+    """Of the mean of ``paired [N]``, a difference for each picture."""
+    values = np.asarray(paired, float)
+    return _bootstrap(len(values), lambda drawn: values[drawn].mean(-1), resamples)
+
+
+def relative(some: npt.ArrayLike, other: npt.ArrayLike, resamples: int = RESAMPLES) -> Interval:
+    """Of the mean of ``some [N]`` over that of ``other [N]``, less one. Both have a value above 0 for each picture."""
+    a, b = np.asarray(some, float), np.asarray(other, float)
+    return _bootstrap(len(a), lambda drawn: a[drawn].mean(-1) / b[drawn].mean(-1) - 1, resamples)
+
+
+def _bootstrap(pictures: int, measure: Callable[[_Places], _Values], resamples: int) -> Interval:
+    """``measure``: of pictures by their places ``[..., N]``, some of them perhaps several times."""
+    if not pictures:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    mean = float(measure(np.arange(pictures)))
+    if pictures < 2:
+        return Interval(mean, math.nan, math.nan, pictures)
+    drawn = measure(np.random.default_rng(1).integers(0, pictures, (resamples, pictures)))
     tail = (1 - _LEVEL) / 2
     low, high = np.quantile(drawn, (tail, 1 - tail))
-    return Interval(float(paired.mean()), float(low), float(high), len(paired))
+    return Interval(mean, float(low), float(high), pictures)
 
 
 def _different(some: Sequence[Row], other: Sequence[Row]) -> tuple[list[Row], list[Row]]:

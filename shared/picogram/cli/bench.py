@@ -19,7 +19,7 @@ def bench(
     codecs: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated names; also picogram-base, -stc, -misc, -sedic. Default: all that are installed.",
+            help="Comma-separated names; also picogram-base, -stc, -misc, -sedic, -taco. Default: all installed.",
             show_default=False,
         ),
     ] = None,
@@ -50,18 +50,25 @@ def bench(
     captions: Annotated[
         Path | None,
         typer.Option(
-            help="With --ablate: CSV with image_name and overall_description. Default: the captioner's.",
+            help="CSV with image_name and overall_description: with --ablate, in place of the captioner's; "
+            "with --semantic, to compare with what is decoded.",
             show_default=False,
         ),
     ] = None,
+    semantic: Annotated[
+        bool,
+        typer.Option("--semantic", help="Also compare meanings (needs the models text and features)."),
+    ] = False,
 ) -> int:
     """Compare Picogram with other codecs at equal size, or with itself without its words."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder")
-    if ablate and (codecs or reuse):
-        raise UsageError("--codecs and --reuse do not go with --ablate")
-    if not ablate and (profiles is not None or seeds is not None or captions is not None):
-        raise UsageError("--profiles, --seeds and --captions go with --ablate")
+    if ablate and (codecs or reuse or semantic):
+        raise UsageError("--codecs, --reuse and --semantic do not go with --ablate")
+    if not ablate and (profiles is not None or seeds is not None):
+        raise UsageError("--profiles and --seeds go with --ablate")
+    if captions is not None and not (ablate or semantic):
+        raise UsageError("--captions goes with --ablate or --semantic")
     rates = _rates(bpps)
     try:
         if ablate:
@@ -73,7 +80,7 @@ def bench(
     if ablate:
         ablation(folder, out, limit, _names(profiles), rates, seeds, captions)
     else:
-        compare(folder, out, _names(codecs), limit, rates, reuse)
+        compare(folder, out, _names(codecs), limit, rates, reuse, semantic, captions)
     return 0
 
 

@@ -24,6 +24,7 @@ from picogram.bitstream import Limits
 from picogram.cli import bench, keys, models, queue, worker
 from picogram.cli.batch import for_each, missing_extra, report, say
 from picogram.cli.files import check_target, read_bytes, write_bytes
+from picogram.cli.focus import given_focus
 from picogram.cli.paths import IMAGE_SUFFIXES, STREAM, Item, expand, plan
 from picogram.cli.progress import progress_bar
 from picogram.cli.remote import API_KEY, ApiKeyName, Server, codec
@@ -33,6 +34,7 @@ from picogram.cli.words import (
     given_objects,
     print_description,
     show_details,
+    show_heard,
     show_words,
     warn,
 )
@@ -105,12 +107,16 @@ def encode(
     profile: Annotated[
         str,
         typer.Option(
-            help="What the file holds: base, a picture; stc, a caption too; misc, sedic, objects as well; taco, as base."
+            help="What the file holds: base, a picture; stc, a caption too; misc, sedic, objects as well; "
+            "taco, a picture only: a caption guides the encoder and is not in the file."
         ),
     ] = "base",
     caption: Annotated[
         str | None,
-        typer.Option(help="The caption. Default: a captioner's, if the file has one.", show_default=False),
+        typer.Option(
+            help="The caption. Default: a captioner's, if the profile needs one. Empty with taco: none is listened to.",
+            show_default=False,
+        ),
     ] = None,
     caption_file: Annotated[
         Path | None, typer.Option(help="The caption in a UTF-8 file.", show_default=False)
@@ -123,6 +129,16 @@ def encode(
             show_default=False,
         ),
     ] = None,
+    focus: Annotated[
+        str | None,
+        typer.Option(
+            help='What matters most, such as "the red boat": more of the bytes go there.', show_default=False
+        ),
+    ] = None,
+    focus_mask: Annotated[
+        Path | None,
+        typer.Option(help="An image that is bright where it matters most, instead.", show_default=False),
+    ] = None,
     overwrite: Overwrite = False,
     server: Server = None,
     api_key_env: ApiKeyName = API_KEY,
@@ -131,13 +147,21 @@ def encode(
     if sum(value is not None for value in (budget, bpp, quality)) > 1:
         raise UsageError("give at most one of --bytes, --bpp and --quality")
     words, objects = given_caption(caption, caption_file), given_objects(objects_file)
+    place = given_focus(focus, focus_mask)
 
     def encode_one(item: Item) -> None:
         check_target(item.target, overwrite)
         start = time.perf_counter()
         source = sys.stdin.buffer if item.source is None else item.source
         encoded = by.encode(
-            source, bytes=budget, bpp=bpp, quality=quality, profile=profile, caption=words, objects=objects
+            source,
+            bytes=budget,
+            bpp=bpp,
+            quality=quality,
+            profile=profile,
+            caption=words,
+            objects=objects,
+            focus=place,
         )
         data, aside = encoded.data, item.target is None
         write_bytes(item.target, data, overwrite)
@@ -146,11 +170,12 @@ def encode(
         told = f"{len(data)} bytes, {found.bpp:.4f} bpp, {seconds:.2f} s"
         say(f"{_title(item)}: {told}", aside=aside)
         show_words(encoded.description, caption_cost(found), aside=aside)
+        show_heard(encoded.heard, aside=aside)
         warn(item.name, encoded.warnings)
 
     sources = expand(inputs, IMAGE_SUFFIXES)
-    if len(sources) > 1 and (words is not None or objects is not None):
-        raise UsageError("a caption or objects fit one image only")
+    if len(sources) > 1 and (words or objects is not None or focus_mask is not None):
+        raise UsageError("a caption, objects or a focus mask fit one image only")
     items = plan(sources, out, picogram.SUFFIX, folder=_has_folder(inputs))
     with codec(server, api_key_env) as by:
         return for_each(items, encode_one, "encoding")

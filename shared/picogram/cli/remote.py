@@ -20,6 +20,7 @@ import typer
 import picogram
 from picogram.bitstream import parse
 from picogram.cli.batch import missing_extra
+from picogram.cli.focus import Weights, mask_of_weights
 from picogram.cli.png_text import with_text
 from picogram.errors import UsageError
 from picogram.images import read_image, write_image
@@ -49,12 +50,13 @@ ApiKeyName = Annotated[
 
 @dataclass(frozen=True)
 class Coded:
-    """A ``.pico`` file, its warnings, what it says in words, and by section who coded them."""
+    """A ``.pico`` file, its warnings, what it says in words, by section who coded them, and which caption shaped it."""
 
     data: bytes
     warnings: tuple[str, ...] = ()
     description: Description | None = None
     coders: dict[str, str] = field(default_factory=dict)
+    heard: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Codec(Protocol):
         profile: str,
         caption: str | None,
         objects: Sequence[Region] | None,
+        focus: str | Weights | None,
     ) -> Coded: ...
 
     def decode(self, data: bytes, media_type: str, drawing: Drawing, progress: Progress | None) -> Drawn: ...
@@ -103,11 +106,19 @@ class Here:
         profile: str,
         caption: str | None,
         objects: Sequence[Region] | None,
+        focus: str | Weights | None,
     ) -> Coded:
         encoded = picogram.encode_detailed(
-            source, bytes=bytes, bpp=bpp, quality=quality, profile=profile, caption=caption, objects=objects
+            source,
+            bytes=bytes,
+            bpp=bpp,
+            quality=quality,
+            profile=profile,
+            caption=caption,
+            objects=objects,
+            focus=focus,
         )
-        return Coded(encoded.data, encoded.warnings, encoded.description, encoded.coders)
+        return Coded(encoded.data, encoded.warnings, encoded.description, encoded.coders, encoded.heard)
 
     def decode(self, data: bytes, media_type: str, drawing: Drawing, progress: Progress | None) -> Drawn:
         watch = Told(progress) if progress else None
@@ -140,16 +151,26 @@ class There:
         profile: str,
         caption: str | None,
         objects: Sequence[Region] | None,
+        focus: str | Weights | None,
     ) -> Coded:
         from picogram.semantics.objects import split_objects
         from picogram.text.coder import coder_of
 
         encoded = self._client.encode(
-            source, bytes=bytes, bpp=bpp, quality=quality, profile=profile, caption=caption, objects=objects
+            source,
+            bytes=bytes,
+            bpp=bpp,
+            quality=quality,
+            profile=profile,
+            caption=caption,
+            objects=objects,
+            focus=focus if isinstance(focus, str) else None,
+            focus_mask=None if focus is None or isinstance(focus, str) else mask_of_weights(focus),
         )
+        # What was given is whole; the answer's headers are not where the caption is long.
         if encoded.caption is None:
-            return Coded(encoded.data, encoded.warnings)
-        # What was given is whole; the answer's header is not where the caption is long.
+            heard = encoded.heard if caption is None or encoded.heard is None else caption
+            return Coded(encoded.data, encoded.warnings, heard=heard)
         description = Description(encoded.caption if caption is None else caption, tuple(objects or ()))
         texts = parse(encoded.data).optional
         if "objects" in texts:

@@ -60,6 +60,12 @@ def show_words(description: picogram.Description | None, cost: str = "", *, asid
         say(f"  object: {printable(region.name)}{detail}", aside=aside)
 
 
+def show_heard(heard: str | None, *, aside: bool = False) -> None:
+    """A line for the caption that shaped a file and is not in it; nothing where none did."""
+    if heard is not None:
+        say(f"  listened to: {printable(heard)}", aside=aside)
+
+
 def caption_cost(found: picogram.Inspection) -> str:
     """What the caption of a file cost, to be put behind its name."""
     if "caption" not in found.details:

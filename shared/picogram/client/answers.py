@@ -43,8 +43,9 @@ class Encoded:
     """A ``.pico`` file and what it cost.
 
     ``data`` is ``header_bytes + latent_bytes + caption_bytes + objects_bytes`` long. ``caption`` is None without one, and
-    ends in "…" where it would take more than 4,096 bytes in percent-encoding: ``inspect`` has all of it. ``timings``:
-    seconds in queues and running. ``job`` is the server's id of the job.
+    ends in "…" where it would take more than 4,096 bytes in percent-encoding: ``inspect`` has all of it. ``heard``: the
+    caption that shaped the file and is not in it (profile "taco"), cut likewise. ``timings``: seconds in queues and
+    running. ``job`` is the server's id of the job.
     """
 
     data: bytes
@@ -59,6 +60,7 @@ class Encoded:
     warnings: tuple[str, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     job: str = ""
+    heard: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def read_encoded(answer: Answer) -> Encoded:
             for name in ("header", "latent", "caption", "objects")
         }
         facts["bpp"] = float(answer.headers["x-picogram-bpp"])
+        facts["heard"] = _unquoted(answer, "x-picogram-heard")
         return Encoded(answer.body, **facts, **_size(answer), **_told(answer))
 
 
@@ -198,13 +201,17 @@ def heard_by(
 
 
 def _told(answer: Answer) -> dict[str, Any]:
-    caption = answer.headers.get("x-picogram-caption")
     return {
-        "caption": None if caption is None else unquote(caption, errors="strict"),
+        "caption": _unquoted(answer, "x-picogram-caption"),
         "warnings": tuple(_plain(w) for w in answer.headers.get_list("x-picogram-warning")),
         "timings": _timings(answer.headers.get("server-timing", "")),
         "job": answer.headers.get(JOB_HEADER, ""),
     }
+
+
+def _unquoted(answer: Answer, header: str) -> str | None:
+    text = answer.headers.get(header)
+    return None if text is None else unquote(text, errors="strict")
 
 
 def _size(answer: Answer) -> dict[str, Any]:

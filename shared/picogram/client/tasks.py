@@ -12,6 +12,8 @@ from typing import Any, Generic, Literal, TypedDict, TypeVar
 from urllib.parse import quote
 
 import httpx2
+import numpy as np
+import numpy.typing as npt
 
 from picogram.api import ImageSource, Inspection
 from picogram.bitstream import MEDIA_TYPE, Limits
@@ -27,8 +29,9 @@ from picogram.client.errors import Answer
 from picogram.client.sources import image_bytes
 from picogram.errors import LimitExceeded, NotAPicogram, UsageError
 from picogram.jobs.job import Priority
-from picogram.jobs.words import plain_objects
+from picogram.jobs.words import check_focus_mask, mask_of, plain_mask, plain_objects
 from picogram.profiles.drawing import Drawing
+from picogram.profiles.recipes import check_focus
 from picogram.semantics.description import MASK_SIDES, Description, Region
 
 T = TypeVar("T")
@@ -37,7 +40,11 @@ _DRAWING = ("steps", "guidance", "seed")
 
 class EncodeOptions(TypedDict, total=False):
     """At most one of ``bytes``, ``bpp`` and ``quality`` (0 to 100; default 35); profile "base", "stc", "misc", "taco" or
-    "sedic"; a caption, and objects for "misc" and "sedic", by default the captioner's; priority "high" or "normal"."""
+    "sedic"; a caption, and objects for "misc" and "sedic", by default the captioner's ("taco": the encoder listens to the
+    caption, which is not in the file; "": to none); priority "high" or "normal".
+
+    ``focus``: words for what matters most; or else ``focus_mask``: where that is, a square array of bools over the whole
+    picture, side 8, 16, 32 or 64."""
 
     bytes: int | None
     bpp: float | None
@@ -45,6 +52,8 @@ class EncodeOptions(TypedDict, total=False):
     profile: str
     caption: str | None
     objects: Sequence[Region] | None
+    focus: str | None
+    focus_mask: npt.ArrayLike | None
     priority: Priority
 
 
@@ -86,11 +95,12 @@ def encode_task(source: ImageSource, options: EncodeOptions) -> Task[Encoded]:
     data, media_type = image_bytes(source)
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     priority = given.pop("priority", None)
-    words = _words(given.pop("caption", None), given.pop("objects", None))
+    fields = _words(given.pop("caption", None), given.pop("objects", None))
+    fields |= _focus(given.pop("focus", None), given.pop("focus_mask", None))
     params = {key: str(value) for key, value in given.items()}
-    if words:
+    if fields:
         # In a form: they might not fit a URL.
-        data, media_type = _form(data, words)
+        data, media_type = _form(data, fields)
     return Task(_post("/v1/encode", data, media_type, params, priority), read_encoded)
 
 
@@ -139,6 +149,23 @@ def _words(caption: str | None, objects: Sequence[Region] | None) -> dict[str, s
     description = Description(caption or "", tuple(objects or ()))
     fields = {} if caption is None else {"caption": caption}
     return fields if objects is None else fields | {"objects": json.dumps(plain_objects(description.objects))}
+
+
+def _focus(words: str | None, mask: npt.ArrayLike | None) -> dict[str, str]:
+    """The form field for what matters most, if it is given. Raises UsageError for what no server takes."""
+    if words is not None and mask is not None:
+        raise UsageError("give at most one of focus and focus_mask")
+    if words is not None:
+        check_focus(words)
+        return {"focus": words}
+    if mask is None:
+        return {}
+    cells = np.asarray(mask)
+    if cells.dtype != np.bool_ or cells.ndim != 2:
+        raise UsageError("a focus mask is a square array of bools")
+    rows = plain_mask(cells)
+    check_focus_mask(mask_of(rows, "a focus mask"))
+    return {"focus_mask": json.dumps(rows)}
 
 
 def _form(image: bytes, fields: Mapping[str, str]) -> tuple[bytes, str]:

@@ -4,8 +4,9 @@
 
 Description <-> {"caption": "...", "objects": [{"name": "dog", "detail": "wet", "mask": ["..##....", ...]}]}
 sections    <-> {"caption": "base64"}
+focus mask  <-> ["..##....", ...]
 
-The list of objects is also what callers send; ``objects_of`` trusts nothing of it.
+The list of objects and the focus mask are also what callers send; ``objects_of`` and ``mask_of`` trust nothing of it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from picogram.errors import UsageError
 from picogram.semantics.description import MASK_SIDES, MAX_OBJECTS, Description, Region
 
 MAX_JSON_CHARACTERS: Final = 128 * 1024
 """Of a list of objects, some of whose characters may be escaped."""
+Mask = npt.NDArray[np.bool_]
+"""``[S, S]``, S in MASK_SIDES, laid over the whole picture."""
 _MARKS = ".#"
-"""A cell outside and inside an object's mask."""
+"""A cell outside and inside a mask."""
 _FIELDS = ("name", "detail", "mask")
 
 
@@ -38,10 +42,15 @@ def plain_objects(objects: Sequence[Region]) -> list[dict[str, Any]]:
         {
             "name": region.name,
             "detail": region.detail,
-            "mask": ["".join(_MARKS[cell] for cell in row) for row in region.mask.astype(int).tolist()],
+            "mask": plain_mask(region.mask),
         }
         for region in objects
     ]
+
+
+def plain_mask(mask: Mask) -> list[str]:
+    """Its rows from the top, with ``#`` where it is set."""
+    return ["".join(_MARKS[cell] for cell in row) for row in mask.astype(int).tolist()]
 
 
 def description_of(plain: Mapping[str, Any]) -> Description:
@@ -60,14 +69,39 @@ def objects_of(plain: object) -> tuple[Region, ...]:
 
 def objects_of_json(text: str | bytes) -> tuple[Region, ...]:
     """Objects from the JSON of their list. Raises UsageError for anything else."""
+    return objects_of(_parsed(text, "the objects"))
+
+
+def mask_of(rows: object, what: str = "a mask") -> Mask:
+    """The inverse of ``plain_mask``. Raises UsageError for anything else, which it calls ``what``."""
+    if not isinstance(rows, list) or not all(isinstance(row, str) and not row.strip(_MARKS) for row in rows):
+        raise UsageError(f"{what} is a list of rows of '.' and '#'")
+    if len(rows) not in MASK_SIDES or any(len(row) != len(rows) for row in rows):
+        raise UsageError(f"{what} has as many columns as rows: 8, 16, 32 or 64")
+    return np.array([[cell == _MARKS[1] for cell in row] for row in rows], dtype=np.bool_)
+
+
+def focus_mask_of_json(text: str) -> Mask:
+    """What matters most, from the JSON of a mask's rows. Raises UsageError for anything else, and for nothing or all."""
+    mask = mask_of(_parsed(text, "the rows of the focus mask"), "a focus mask")
+    check_focus_mask(mask)
+    return mask
+
+
+def check_focus_mask(mask: Mask) -> None:
+    """UsageError where nothing, or everything, is said to matter most."""
+    if mask.all() or not mask.any():
+        raise UsageError("the focus mask tells nothing: all of its cells are the same")
+
+
+def _parsed(text: str | bytes, what: str) -> object:
     if len(text) > MAX_JSON_CHARACTERS:
-        raise UsageError(f"the objects have more than {MAX_JSON_CHARACTERS:,} characters of JSON")
+        raise UsageError(f"{what} have more than {MAX_JSON_CHARACTERS:,} characters of JSON")
     try:
-        plain = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise UsageError(f"the objects are not JSON: {reason}") from error
-    return objects_of(plain)
+        raise UsageError(f"{what} are not JSON: {reason}") from error
 
 
 def _region(plain: object) -> Region:
@@ -78,15 +112,7 @@ def _region(plain: object) -> Region:
     name, detail = plain.get("name"), plain.get("detail", "")
     if not isinstance(name, str) or not isinstance(detail, str):
         raise UsageError("an object's name and detail are strings")
-    return Region(name, detail, _mask(plain.get("mask")))
-
-
-def _mask(rows: object) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    if not isinstance(rows, list) or not all(isinstance(row, str) and not row.strip(_MARKS) for row in rows):
-        raise UsageError("an object's mask is a list of rows of '.' and '#'")
-    if len(rows) not in MASK_SIDES or any(len(row) != len(rows) for row in rows):
-        raise UsageError("an object's mask has as many columns as rows: 8, 16, 32 or 64")
-    return np.array([[cell == _MARKS[1] for cell in row] for row in rows], dtype=np.bool_)
+    return Region(name, detail, mask_of(plain.get("mask"), "an object's mask"))
 
 
 def plain_sections(sections: Mapping[str, bytes]) -> dict[str, str]:

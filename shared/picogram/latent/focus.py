@@ -21,11 +21,11 @@ from torch import Tensor
 
 from picogram.errors import UsageError
 
-OUTSIDE: Final = 0.3
+OUTSIDE: Final = 0.4
 """Dead zone outside the focus, in steps."""
 INSIDE: Final = -0.1
 """Dead zone inside: below zero, residuals are kept that lie a little under one half."""
-SOFTENING: Final = 1.0
+SOFTENING: Final = 1.5
 """Standard deviation in pixels of the blur outside."""
 MAX_SIDE: Final = 4096
 """Rows and columns of a map; far finer than anything that it changes."""

@@ -13,6 +13,7 @@ differentiable, so that training and the benchmark share one implementation.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -123,12 +124,25 @@ class VggFeatures(nn.Module):
 def lpips_distance(x: list[Tensor], y: list[Tensor], heads: list[Tensor]) -> Tensor:
     """Sum over depths of the head-weighted squared difference of unit-normalised features: ``[B]``."""
     total = torch.zeros(x[0].shape[0], device=x[0].device)
+    for found in _lpips_maps(x, y, heads):
+        total = total + found.mean((1, 2))
+    return total
+
+
+def lpips_map(x: list[Tensor], y: list[Tensor], heads: list[Tensor], size: tuple[int, int]) -> Tensor:
+    """Where the difference is, ``[B, *size]``: the same sum at each pixel, every depth enlarged to ``size``."""
+    maps = (found[:, None] for found in _lpips_maps(x, y, heads))
+    enlarged = [F.interpolate(found, size, mode="bilinear", align_corners=False) for found in maps]
+    return torch.stack(enlarged).sum(0)[:, 0]
+
+
+def _lpips_maps(x: list[Tensor], y: list[Tensor], heads: list[Tensor]) -> Iterator[Tensor]:
+    """The differences at each depth, ``[B, h, w]``."""
     for a, b, head in zip(x, y, heads, strict=True):
         a, b = a.float(), b.float()
         a = a / (a.square().sum(1, keepdim=True) + 1e-12).sqrt()
         b = b / (b.square().sum(1, keepdim=True) + 1e-12).sqrt()
-        total = total + ((a - b).square() * head.to(a)).sum(1).mean((1, 2))
-    return total
+        yield ((a - b).square() * head.to(a)).sum(1)
 
 
 def dists_distance(x: list[Tensor], y: list[Tensor], alpha: list[Tensor], beta: list[Tensor]) -> Tensor:
@@ -157,8 +171,16 @@ class Lpips(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        x, y = ((2 * v - 1 - self.shift.to(v)) / self.scale.to(v) for v in (x, y))
-        return lpips_distance(self.features(x), self.features(y), self.heads)
+        return lpips_distance(self._seen(x), self._seen(y), self.heads)
+
+    def spatial(self, x: Tensor, y: Tensor) -> Tensor:
+        """``[B, H, W]``: where the distance comes from. Its mean is that distance but for what edges weigh."""
+        height, width = x.shape[2:]
+        return lpips_map(self._seen(x), self._seen(y), self.heads, (height, width))
+
+    def _seen(self, x: Tensor) -> list[Tensor]:
+        found: list[Tensor] = self.features((2 * x - 1 - self.shift.to(x)) / self.scale.to(x))
+        return found
 
 
 class Dists(nn.Module):

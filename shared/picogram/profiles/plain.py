@@ -3,14 +3,14 @@
 """Prepared words as they travel between the steps of a job: plain values, which any broker can carry.
 
 Prepared <-> [{"description": {...} or None, "sections": {"caption": "base64"}, "coders": {...}, "lost": "..."}]
-Hints    <-> {"heard": "...", "states": {"shape": [T, W], "f2": "base64"}, "focus": {"shape": [h, w], "u1": "base64"}}
+Hints    <-> {"heard": "...", "states": {"shape": [T, W], "f2": "base64"}, "focus": {"shape": [h, w], "f4": "base64"}}
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,6 @@ from picogram.latent.focus import Focus
 from picogram.profiles.hints import Hints
 from picogram.profiles.words import Choice, Prepared
 from picogram.semantics.words import TextSections
-
-_LEVELS: Final = 255
 
 
 def plain_choices(prepared: Prepared) -> list[dict[str, Any]]:
@@ -48,17 +46,17 @@ def plain_hints(hints: Hints) -> dict[str, Any]:
     if hints.states is not None:
         plain |= {"heard": hints.heard, "states": _packed(hints.states.astype("<f2"), "f2")}
     if hints.focus is not None:
-        plain["focus"] = _packed(np.rint(hints.focus.weights * _LEVELS).astype(np.uint8), "u1")
+        plain["focus"] = _packed(hints.focus.weights.astype("<f4"), "f4")
     return plain
 
 
 def hints_of(plain: Mapping[str, Any]) -> Hints:
-    """The inverse of ``plain_hints``; the focus in steps of 1 / 255."""
+    """The inverse of ``plain_hints``, bit for bit."""
     states, focus = plain.get("states"), plain.get("focus")
     return Hints(
         plain.get("heard"),
         None if states is None else _unpacked(states, "f2").astype(np.float16),
-        None if focus is None else Focus.of(_unpacked(focus, "u1") / np.float32(_LEVELS)),
+        None if focus is None else Focus.of(_unpacked(focus, "f4").astype(np.float32)),
     )
 
 

@@ -183,10 +183,9 @@ class Words:
 
     def place(self, picture: Image.Image, words: str) -> Focus:
         """Where an RGB picture shows what the words name. Raises ModelMissing or ModelDamaged."""
-        from picogram.semantics.joint import load_joint
-        from picogram.semantics.places import place
+        from picogram.semantics.places import load_places
 
-        return place(load_joint(), picture, words)
+        return load_places().find(picture, words)
 
     def _needed_context(self, file: Picogram) -> Tensor:
         context = self.context(file.latent, file.header)

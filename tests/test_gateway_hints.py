@@ -1,0 +1,132 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""What shapes a file and is not in it, over HTTP with fake handlers: captions for the encoder, and what matters most."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from gateway_apps import CAPTION, check_problem, image, latent, make_app
+from starlette.testclient import TestClient
+
+from picogram_gateway.answers import MAX_CAPTION_HEADER
+from picogram_gateway.steps import encode_route
+
+MASK = ["#" * 8] * 3 + ["." * 8] * 5
+ROUND_TRIP = ("lmm:code", "encoder", "lmm:recode")
+
+
+@pytest.fixture
+def client() -> Iterator[TestClient]:
+    with TestClient(make_app(), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("profile", "caption", "focus", "route"),
+    [
+        ("base", None, None, ("encoder",)),
+        ("base", None, "a boat", ("lmm:code", "encoder")),
+        ("taco", None, None, ("lmm:code", "encoder")),
+        ("taco", "a dog", None, ("lmm:code", "encoder")),
+        ("taco", "", None, ("encoder",)),
+        ("taco", " \n", None, ("encoder",)),
+        ("taco", "", "a boat", ("lmm:code", "encoder")),
+        ("stc", "a dog", None, ROUND_TRIP),
+        ("stc", "", "a boat", ROUND_TRIP),
+        ("misc", None, None, ROUND_TRIP),
+        ("sedic", None, "a boat", ROUND_TRIP),
+    ],
+)
+def test_only_words_go_to_the_language_model(
+    profile: str, caption: str | None, focus: str | None, route: tuple[str, ...]
+) -> None:
+    assert encode_route(profile, caption, focus) == route
+
+
+@pytest.mark.parametrize(("query", "heard"), [("&caption=a+dog", "a dog"), ("", CAPTION)])
+def test_a_caption_that_shaped_the_file_is_in_a_header_of_its_own(
+    client: TestClient, query: str, heard: str
+) -> None:
+    response = client.post(f"/v1/encode?profile=taco{query}", content=image())
+    assert latent(response)["facts"]["hints"]["heard"] == heard
+    assert unquote(response.headers["x-picogram-heard"]) == heard
+    assert "x-picogram-caption" not in response.headers
+    assert response.headers["x-picogram-caption-bytes"] == "0"
+
+
+def test_without_a_caption_nothing_is_heard(client: TestClient) -> None:
+    for query in ("profile=taco&caption=", "profile=base", "profile=stc&caption=a+dog"):
+        response = client.post(f"/v1/encode?{query}", content=image())
+        assert response.status_code == 200
+        assert "x-picogram-heard" not in response.headers
+
+
+def test_a_long_caption_is_cut_in_its_header(client: TestClient) -> None:
+    form = {"profile": "taco", "caption": 10_000 * "\N{BEAR FACE}"}
+    response = client.post("/v1/encode", data=form, files={"image": ("name", image())})
+    assert len(response.headers["x-picogram-heard"]) <= MAX_CAPTION_HEADER
+    assert unquote(response.headers["x-picogram-heard"]).endswith("\N{BEAR FACE}\N{HORIZONTAL ELLIPSIS}")
+
+
+@pytest.mark.parametrize("profile", ["base", "stc", "misc", "taco", "sedic"])
+def test_a_focus_comes_from_the_query_or_from_a_form(client: TestClient, profile: str) -> None:
+    for given, plain in (("the red boat", "the red boat"), (json.dumps(MASK), MASK)):
+        name = "focus_mask" if plain is MASK else "focus"
+        query = client.post("/v1/encode", params={"profile": profile, name: given}, content=image())
+        form = {"profile": profile, name: given, "bytes": "300"}
+        filled = client.post("/v1/encode", data=form, files={"image": ("name", image())})
+        for response in (query, filled):
+            assert response.status_code == 200, response.text
+            options = latent(response)["options"]
+            assert options[name] == plain
+            assert options["focus" if plain is MASK else "focus_mask"] is None
+
+
+def test_a_mask_needs_no_language_model(client: TestClient) -> None:
+    response = client.post("/v1/encode", params={"focus_mask": json.dumps(MASK)}, content=image())
+    assert latent(response)["facts"] == {}
+    named = client.post("/v1/encode?focus=the+red+boat", content=image())
+    assert latent(named)["facts"] == {"hints": {"focus": "the red boat"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"focus": "a boat", "focus_mask": json.dumps(MASK)}, "give one of focus and focus_mask"),
+        ({"focus": ""}, "no words"),
+        ({"focus": " \n"}, "no words"),
+        ({"focus": "a" * 201}, "200"),
+        ({"focus_mask": ""}, "not JSON"),
+        ({"focus_mask": "[" * 100_000}, "nested too deeply"),
+        ({"focus_mask": "{}"}, "list of rows"),
+        ({"focus_mask": "[1]"}, "list of rows"),
+        ({"focus_mask": json.dumps(["#." * 6] * 12)}, "8, 16, 32 or 64"),
+        ({"focus_mask": json.dumps(MASK[1:])}, "8, 16, 32 or 64"),
+        ({"focus_mask": json.dumps(["x" * 8] * 8)}, "list of rows"),
+        ({"focus_mask": json.dumps(["." * 8] * 8)}, "tells nothing"),
+        ({"focus_mask": json.dumps(["#" * 64] * 64)}, "tells nothing"),
+    ],
+)
+def test_a_focus_that_tells_nothing_is_refused(client: TestClient, fields: dict[str, str], told: str) -> None:
+    response = client.post("/v1/encode", data=fields, files={"image": ("name", image())})
+    problem = check_problem(response, 422, "usage")
+    assert told in problem["detail"]
+    assert len(problem["detail"]) < 300
+
+
+def test_the_interface_is_described(client: TestClient) -> None:
+    described: dict[str, Any] = client.get("/openapi.json").json()["paths"]["/v1/encode"]["post"]
+    parameters = {each["name"]: each for each in described["parameters"]}
+    for name in ("focus", "focus_mask"):
+        assert parameters[name]["description"]
+        assert parameters[name]["schema"]["examples"]
+    form = described["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    assert {"focus", "focus_mask"} <= form.keys()
+    example = parameters["focus_mask"]["schema"]["examples"][0]
+    assert client.post("/v1/encode", params={"focus_mask": example}, content=image()).status_code == 200
+    assert "X-Picogram-Heard" in described["responses"]["200"]["headers"]

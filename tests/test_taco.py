@@ -1,0 +1,128 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""Profile taco: the encoder listens to a caption that is not in the file, and does without one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import picogram
+from picogram.bitstream import Profile, parse
+from picogram.errors import ModelMissing, UsageError
+from picogram.latent.codec import load_codec
+from picogram.latent.focus import Focus
+from picogram.profiles import words as steps
+from picogram.profiles.drawing import PLANS
+from picogram.profiles.hints import Hints, States
+from picogram.profiles.plain import hints_of, plain_hints
+from picogram.profiles.recipes import RECIPES
+from picogram.semantics.description import Description
+from picogram.semantics.words import Words
+
+TACO = RECIPES[Profile.TACO]
+WIDTH = 576
+
+
+class Ears(Words):
+    """Hears something else in every caption; sees what it is told to, or fails."""
+
+    def __init__(self, seen: str | Exception = "a woman in orange") -> None:
+        super().__init__()
+        self.seen = seen
+        self.heard: list[str] = []
+
+    def describe(
+        self, pictures: Sequence[Image.Image], objects: bool = True, side: int = 8
+    ) -> list[Description]:
+        if isinstance(self.seen, Exception):
+            raise self.seen
+        return [Description(self.seen) for _ in pictures]
+
+    def hear(self, captions: Sequence[str]) -> list[States]:
+        self.heard += captions
+        return [states_of(caption) for caption in captions]
+
+
+def states_of(caption: str) -> States:
+    random = np.random.default_rng(list(caption.encode()))
+    return random.normal(scale=3, size=(len(caption.split()) + 1, WIDTH)).astype(np.float16)
+
+
+def encoded(photo: Image.Image, ears: Ears, caption: str | None = None) -> steps.Encoded:
+    return picogram.encode_detailed(photo, bytes=500, profile="taco", caption=caption, words=ears)
+
+
+def test_the_captioners_caption_shapes_the_file_and_is_not_in_it(photo: Image.Image) -> None:
+    ears = Ears()
+    found = encoded(photo, ears)
+    file = parse(found.data)
+    assert (file.header.profile, file.optional, found.warnings) == (Profile.TACO, {}, ())
+    assert (found.heard, found.description, ears.heard) == ("a woman in orange", None, ["a woman in orange"])
+    assert found.data != encoded(photo, ears, "").data
+
+
+def test_the_callers_caption_comes_first(photo: Image.Image) -> None:
+    ears = Ears()
+    found = encoded(photo, ears, "an astronaut")
+    assert (found.heard, ears.heard) == ("an astronaut", ["an astronaut"])
+    assert found.data != encoded(photo, ears, "two dogs on a beach").data
+
+
+@pytest.mark.parametrize("caption", ["", " \n"])
+def test_an_empty_caption_is_no_caption_and_needs_no_models(photo: Image.Image, caption: str) -> None:
+    ears = Ears(ModelMissing("run `picogram models pull all`"))
+    found = encoded(photo, ears, caption)
+    assert (found.heard, found.warnings, ears.heard) == (None, (), [])
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        (ModelMissing("run `picogram models pull all`"), "run `picogram models pull all`"),
+        (ValueError("no luck"), "the captioner failed (no luck)"),
+        (" ", "the captioner found no words"),
+    ],
+)
+def test_without_a_captioners_words_the_picture_alone_is_coded_with_a_warning(
+    photo: Image.Image, seen: str | Exception, told: str
+) -> None:
+    ears = Ears(seen)
+    found = encoded(photo, ears)
+    assert found.warnings == (f"{told}: coded from the picture alone",)
+    assert found.data == encoded(photo, ears, "").data
+
+
+def test_pictures_of_a_batch_hear_their_own_captions(photos: list[Image.Image]) -> None:
+    given = [steps.Given("one"), steps.Given(""), steps.Given(None), steps.Given("four words of it")]
+    prepared = steps.prepare(photos, given, TACO, Ears())
+    assert [each.hints.heard for each in prepared] == ["one", None, "a woman in orange", "four words of it"]
+    for each in prepared:
+        expected = None if each.hints.heard is None else states_of(each.hints.heard)
+        np.testing.assert_array_equal(each.hints.states, expected)
+
+
+def test_its_files_name_the_model_that_reads_them_and_need_no_diffusion(photo: Image.Image) -> None:
+    header = parse(encoded(photo, Ears()).data).header
+    assert header.model == TACO.latent
+    assert load_codec(TACO.latent).net.adapter is not None
+    assert all(Profile.TACO not in plans for plans in PLANS.values())
+
+
+def test_objects_have_no_place_in_it(photo: Image.Image) -> None:
+    with pytest.raises(UsageError, match="carries no objects"):
+        picogram.encode(photo, profile="taco", objects=[picogram.Region("dog", "", np.ones((8, 8), bool))])
+
+
+def test_hints_travel_bit_for_bit() -> None:
+    weights = np.random.default_rng(1).random((5, 7)).astype(np.float32)
+    hints = Hints("a dog", states_of("a dog"), Focus.of(weights))
+    back = hints_of(plain_hints(hints))
+    assert back.heard == "a dog"
+    np.testing.assert_array_equal(back.states, hints.states)
+    assert back.focus is not None
+    np.testing.assert_array_equal(back.focus.weights, weights)
+    assert hints_of(plain_hints(Hints())) == Hints()
