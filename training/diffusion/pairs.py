@@ -35,6 +35,7 @@ import torch
 from PIL import Image
 
 from picogram.latent.codec import PhotoCodec, load_codec
+from picogram.models import DEFAULT_LATENT
 from picogram.text.lm.load import load_tokens
 from training.words.data import captioned
 from training.words.extract_latents import decoded_latents
@@ -168,9 +169,10 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="tar with captions.jsonl")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--codec", type=int, default=DEFAULT_LATENT, help="id of the latent model")
     parser.add_argument("--limit", type=int, default=10**9, help="at most so many rows of each source")
     args = parser.parse_args()
-    rng, codec = random.Random(args.seed), load_codec()
+    rng, codec = random.Random(args.seed), load_codec(args.codec)
     args.out.mkdir(parents=True, exist_ok=True)
     sources = {"crops": write_crops(codec, args.crops, args.out, rng, args.limit)}
     found, _ = captioned_photos(args.photos)

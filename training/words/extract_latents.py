@@ -37,11 +37,9 @@ def decoded_latents(codec: PhotoCodec, pictures: Tensor, rates: list[int]) -> Te
     """``pictures [B, 3, H, W] 0..1`` with sides multiples of 32: latents as a decoder has them, gains undone."""
     height, width = (side // 16 for side in pictures.shape[2:])
     padded = F.pad(pictures, (0, -pictures.shape[3] % 64, 0, -pictures.shape[2] % 64), mode="replicate")
-    linear, fine = codec.net.analysis.look(padded - 0.5)
-    features = codec.net.analysis.narrow(fine)
     position = torch.tensor(rates) / (RATE_COUNT - 1)
     gain = codec.net.gain(position)
-    y = codec.net.analysis.after_rate(linear, features, position) * gain
+    y = codec.net.analyse(padded, position) * gain
     z = codec.net.prior.hyper_analysis(y)[:, :, : -(-height // 4), : -(-width // 4)]
     steps = walk_values(codec.prior, y[:, :, :height, :width], z, rates, lambda *_: None)
     return steps.float() / gain

@@ -43,7 +43,7 @@ RECIPES = {
         Recipe(Profile.BASE),
         Recipe(Profile.STC, ("caption",), ("caption",)),
         Recipe(Profile.MISC, ("caption", "objects"), ("caption",), max_objects=3, mask_sides=(8,)),
-        Recipe(Profile.TACO, guided=True),
+        Recipe(Profile.TACO, guided=True, latent=2),
         Recipe(
             Profile.SEDIC,
             ("caption", "objects"),
