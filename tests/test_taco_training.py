@@ -203,7 +203,7 @@ def arguments(out: Path, crops: Path, photos: Path, states: Path, **settings: fl
         metrics=crops,
         photos=photos,
         states=states,
-        start=out.parent / "start" / "last.pt",
+        start=None if out.name == "start" else out.parent / "start" / "last.pt",
         out=out,
         seed=1,
         log_every=1,

@@ -55,6 +55,7 @@ def arguments(crops: Path, out: Path) -> argparse.Namespace:
         data=crops,
         metrics=crops,
         out=out,
+        start=None,
         seed=1,
         log_every=2,
         save_every=0,

@@ -147,9 +147,17 @@ class Trainer:
         if self.path.exists():
             self._load()
 
+    def empty_model(self) -> LatentCodec:
+        """With random weights."""
+        return LatentCodec()
+
     def fresh_model(self) -> LatentCodec:
-        """What training starts from."""
-        model = LatentCodec()
+        """What training starts from: the averaged weights of another run, or a linear transform."""
+        model = self.empty_model()
+        if self.args.start is not None:
+            trained = torch.load(self.args.start, map_location="cpu", weights_only=False)  # our own file
+            model.load_state_dict(model.state_dict() | trained["average"])
+            return model
         patches = torch.cat([self.train.batch(64, 16) for _ in range(400)])
         model.start_from_klt(*klt_of_patches(patches, model.log_gain.shape[1]))
         return model
@@ -281,6 +289,9 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="folder made by training.pack")
     parser.add_argument("--metrics", type=Path, required=True, help="folder with the LPIPS and DISTS weights")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--start", type=Path, help="a checkpoint whose averaged weights to start from"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--save-every", type=float, default=120, help="seconds")

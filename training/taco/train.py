@@ -44,7 +44,6 @@ class TacoTrainer(Trainer):
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.start = args.start
         self.heads, self.features = self.networks()
         self.settings = json.loads(args.recipe.read_text())["taco"]
         self.photos = Captioned(args.photos, args.states, self.heads, args.seed)
@@ -57,16 +56,14 @@ class TacoTrainer(Trainer):
         net = FeatureNet(load_file(features_file()))
         return load_heads(), net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def fresh_model(self) -> LatentCodec:
-        """The averaged weights of the checkpoint, and a fresh adapter."""
-        width = self.heads.config.text_width
-        adapter = AdapterConfig(text_width=width) if self.settings.get("adapter", True) else None
-        model = LatentCodec(adapter=adapter)
-        trained = torch.load(self.start, map_location="cpu", weights_only=False)["average"]  # our own file
-        model.load_state_dict(model.state_dict() | trained)
-        if model.adapter is not None:
-            model.adapter.offset.copy_(self.heads.text_offset)
-            model.adapter.factor.copy_(self.heads.text_factor)
+    def empty_model(self) -> LatentCodec:
+        """With an adapter, unless the recipe is a control's."""
+        if not self.settings.get("adapter", True):
+            return super().empty_model()
+        model = LatentCodec(adapter=AdapterConfig(text_width=self.heads.config.text_width))
+        assert model.adapter is not None
+        model.adapter.offset.copy_(self.heads.text_offset)
+        model.adapter.factor.copy_(self.heads.text_factor)
         return model
 
     def sample(self, phase: Phase) -> Sample:
@@ -103,7 +100,6 @@ class TacoTrainer(Trainer):
 
 def main() -> None:
     parser = arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
-    parser.add_argument("--start", type=Path, required=True, help="a checkpoint of training.train_latent")
     parser.add_argument("--photos", type=Path, required=True, help="folder made by training.taco.pack")
     parser.add_argument("--states", type=Path, required=True, help="folder made by training.joint.data")
     args = parser.parse_args()
