@@ -156,8 +156,15 @@ def summary(rows: Sequence[Row], pairs: Sequence[tuple[str, str]], metrics: Sequ
     return {
         "means": [asdict(mean) for mean in means(rows)],
         "changes": [asdict(change) for change in changes(rows, pairs, metrics)],
-        "rows": [asdict(row) for row in rows],
+        "rows": [_rounded(asdict(row)) for row in rows],
     }
+
+
+def _rounded(value: Any) -> Any:
+    """Scores of single pictures to the sixth digit: more would be noise."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def markdown(rows: Sequence[Row], pairs: Sequence[tuple[str, str]], metrics: Sequence[Metric]) -> str:

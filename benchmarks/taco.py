@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import random
 import sys
 import tarfile
@@ -37,7 +36,7 @@ from picogram.bench.ablate import model_digests, program_versions
 from picogram.bench.command import pictures_in
 from picogram.bench.measure import Backbones, Reference, budget_bytes
 from picogram.bench.semantic import Semantic
-from picogram.bench.tables import plain
+from picogram.bench.tables import write
 from picogram.bench.words import Found, donors, read_captions
 from picogram.diffusion.embedded import has_fast_bfloat16
 from picogram.errors import BudgetTooSmall, PicogramError, UsageError
@@ -96,8 +95,7 @@ class Result:
         """For JSON."""
         made_with = {"versions": program_versions(), "models": model_digests()}
         about = {"settings": self.settings, **made_with, "pictures": self.pictures, "left_out": self.left_out}
-        found: dict[str, Any] = plain(about | summary(self.rows, PAIRS, METRICS))
-        return found
+        return about | summary(self.rows, PAIRS, METRICS)
 
 
 def from_folder(folder: Path, captions: Path | None, limit: int | None) -> list[Subject]:
@@ -259,8 +257,7 @@ def main() -> None:
             return Reference(subject.picture, backbones, meaning).metrics
 
         def save() -> None:
-            given.out.parent.mkdir(parents=True, exist_ok=True)
-            given.out.write_text(json.dumps(result.document(), indent=1) + "\n", encoding="utf-8")
+            write(given.out, result.document())
 
         run(subjects, given.bpp, default_words(), measure, result, save)
     except PicogramError as error:

@@ -289,9 +289,7 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="folder made by training.pack")
     parser.add_argument("--metrics", type=Path, required=True, help="folder with the LPIPS and DISTS weights")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--start", type=Path, help="a checkpoint whose averaged weights to start from"
-    )
+    parser.add_argument("--start", type=Path, help="a checkpoint whose averaged weights to start from")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--save-every", type=float, default=120, help="seconds")

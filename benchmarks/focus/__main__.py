@@ -11,10 +11,8 @@ Photos, phrases and masks are those of ``benchmarks.focus.regions``. Needs the m
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -22,18 +20,12 @@ from rich.progress import Progress
 from benchmarks.focus.measure import Result, measure
 from benchmarks.focus.regions import load_regions
 from picogram.bench.ablate import model_digests, program_versions
-from picogram.bench.tables import plain
+from picogram.bench.tables import write
 from picogram.errors import PicogramError, UsageError
 from picogram.latent.focus import INSIDE, OUTSIDE, SOFTENING
 from picogram.metrics import weights
 from picogram.metrics.perceptual import load_lpips
 from picogram.semantics.words import default_words
-
-
-def _save(path: Path, about: dict[str, Any], result: Result) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    document = plain(about | result.document())
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -57,13 +49,13 @@ def main() -> None:
             task = progress.add_task("", total=len(photos))
 
             def done() -> None:
-                _save(given.out, about, result)
+                write(given.out, about | result.document())
                 progress.advance(task)
 
             measure(photos, given.bpp, default_words(), lpips, result, done)
     except PicogramError as error:
         sys.exit(str(error))
-    _save(given.out, about, result)
+    write(given.out, about | result.document())
     print(result.markdown(), end="")
 
 

@@ -61,8 +61,14 @@ def save(ablation: Ablation, path: Path) -> None:
         "summary": [asdict(mean) for mean in means(ablation.rows, ablation.kids)],
         "verdicts": [asdict(verdict) for verdict in verdicts(ablation.rows)],
     }
+    write(path, document)
+
+
+def write(path: Path, document: Any) -> None:
+    """As JSON on one line: whole runs have thousands of rows, and clones carry their results."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plain(document), indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(plain(document), separators=(",", ":"), ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def load(path: Path) -> Ablation:
