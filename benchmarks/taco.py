@@ -38,10 +38,10 @@ from picogram.bench.measure import Backbones, Reference, budget_bytes
 from picogram.bench.semantic import Semantic
 from picogram.bench.tables import write
 from picogram.bench.words import Found, donors, read_captions
-from picogram.diffusion.embedded import has_fast_bfloat16
 from picogram.errors import BudgetTooSmall, PicogramError, UsageError
 from picogram.images import read_image
 from picogram.metrics import weights
+from picogram.processor import has_fast_bfloat16
 from picogram.profiles.words import Prepared
 from picogram.semantics.words import Words, default_words
 

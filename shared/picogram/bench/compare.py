@@ -21,10 +21,10 @@ from torch import Tensor
 
 from picogram.bench.kid import patch_features, vgg_rows
 from picogram.bench.measure import Backbones, to_tensor
-from picogram.diffusion.embedded import has_fast_bfloat16
 from picogram.metrics.fidelity import psnr
 from picogram.metrics.perceptual import lpips_distance
 from picogram.models.store import features_file
+from picogram.processor import has_fast_bfloat16
 from picogram.semantics.features import FeatureNet
 
 PATCH = 128

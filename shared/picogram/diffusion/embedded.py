@@ -24,6 +24,7 @@ from picogram.errors import ModelError
 from picogram.latent.codec import unpack_floats
 from picogram.latent.transforms import STRIDE
 from picogram.models import DEFAULT_DIFFUSION, shipped_manifest, shipped_weights
+from picogram.processor import has_fast_bfloat16
 
 TILE: Final = 1024
 _TABLE = ("embedding", "embedding.scale")
@@ -120,11 +121,6 @@ class EmbeddedProcess:
 
     def finish(self, x: Tensor) -> Tensor:
         return x
-
-
-def has_fast_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 itself; where it does not, torch is slower than with float32."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 @lru_cache(maxsize=2)
