@@ -47,7 +47,7 @@ def given_focus(words: str | None, file: Path | None) -> str | Weights | None:
     low, high = picture.getextrema()
     if low == high:
         raise UsageError(f"{file}: nothing matters most, for it is equally bright everywhere")
-    return np.asarray(picture, np.float32) / 255
+    return np.asarray(picture, np.float32) / np.float32(255)
 
 
 def mask_of_weights(weights: Weights) -> Mask:
