@@ -18,6 +18,7 @@ from PIL import Image
 
 import picogram
 from benchmarks.figure import HEIGHT, LABEL, WIDTH, tile
+from picogram.bench.measure import budget_bytes
 from picogram.images import read_image
 from picogram.latent.focus import Focus
 from picogram.semantics.words import default_words
@@ -31,16 +32,12 @@ FOCUS = {
 }
 
 
-def budget(picture: Image.Image, bpp: float) -> int:
-    """Bytes of a whole file."""
-    return int(bpp * picture.width * picture.height / 8)
-
-
 def by_profile(path: Path, bpp: float) -> list[Image.Image]:
     """Original, base without and with its step of the diffusion model, taco."""
     picture = read_image(path)
     base, taco = (
-        picogram.encode(picture, bytes=budget(picture, bpp), profile=profile) for profile in ("base", "taco")
+        picogram.encode(picture, bytes=budget_bytes(bpp, picture.size), profile=profile)
+        for profile in ("base", "taco")
     )
     return [
         tile(picture, f"{path.stem}: original"),
@@ -62,7 +59,7 @@ def by_focus(path: Path, words: str, bpp: float) -> list[Image.Image]:
     picture = read_image(path)
     place = default_words().place(picture, words)
     plain, focused = (
-        picogram.encode(picture, bytes=budget(picture, bpp), profile="taco", focus=focus)
+        picogram.encode(picture, bytes=budget_bytes(bpp, picture.size), profile="taco", focus=focus)
         for focus in (None, words)
     )
     return [

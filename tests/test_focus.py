@@ -119,8 +119,8 @@ class Nothing:
 
     name, scale = "nothing", 10.0
 
-    def image_map(self, picture: Image.Image, side: int = 7) -> torch.Tensor:
-        return torch.ones(side, side, 2)
+    def cells(self, features: Features) -> torch.Tensor:
+        return torch.ones(*features.spatial.shape[2:], 2)
 
     def text(self, captions: list[str]) -> torch.Tensor:
         return torch.ones(len(captions), 2)
@@ -129,7 +129,8 @@ class Nothing:
 class Corner(Nothing):
     """Sees one thing in the lower right corner, and knows one name for it."""
 
-    def image_map(self, picture: Image.Image, side: int = 7) -> torch.Tensor:
+    def cells(self, features: Features) -> torch.Tensor:
+        side = features.spatial.shape[2]
         cells = torch.zeros(side, side, 2)
         cells[..., 0] = 1
         cells[side * 3 // 4 :, side * 3 // 4 :] = torch.tensor([0.0, 1.0])

@@ -26,9 +26,8 @@ from torch import Tensor
 
 from picogram.latent.codec import unpack_floats
 from picogram.models import shipped_manifest, shipped_weights
-from picogram.models.store import features_file
 from picogram.semantics.description import Description, Region
-from picogram.semantics.features import FeatureNet, Features, preprocess
+from picogram.semantics.features import FeatureNet, Features, load_features, preprocess
 from picogram.semantics.regions import MASK_SIDE, find_regions
 from picogram.text.lm.adapted import adapt
 from picogram.text.lm.generate import Search, beam_search
@@ -176,5 +175,5 @@ def load_captioner() -> Captioner:
     """The embedded captioner, one per process. ModelMissing or ModelDamaged name the command that helps."""
     manifest = shipped_manifest(f"captioner-{CAPTIONER}")
     tensors = load_file(shipped_weights(manifest))
-    net = FeatureNet(load_file(features_file()))
+    net = load_features()
     return Captioner(load_exact_lm(), load_tokens(), net, tensors, manifest["familiar"])

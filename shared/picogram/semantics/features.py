@@ -14,15 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from picogram.errors import ModelDamaged
+from picogram.models.store import features_file
 
 SIDE: Final = 224
 """Side of the square that the captioner sees, in pixels."""
@@ -98,6 +102,16 @@ class FeatureNet(nn.Module):
         spatial = self.head(self.blocks(self.stem(2 * pixels - 1)))
         pooled = spatial.mean((2, 3))
         return Features(spatial, pooled, F.linear(pooled, self.class_weight, self.class_bias))
+
+
+def load_features() -> FeatureNet:
+    """The pulled weights, one network per process for all who look at pictures. ModelMissing or ModelDamaged."""
+    return _network(features_file())
+
+
+@lru_cache(maxsize=1)
+def _network(path: Path) -> FeatureNet:
+    return FeatureNet(load_file(path))
 
 
 class _Conv(nn.Module):

@@ -30,8 +30,7 @@ from torch import Tensor, nn
 from picogram.errors import ModelDamaged
 from picogram.latent.codec import unpack_floats
 from picogram.models import shipped_manifest, shipped_weights
-from picogram.models.store import features_file
-from picogram.semantics.features import CHANNELS, SIDE, FeatureNet, Features, preprocess
+from picogram.semantics.features import CHANNELS, SIDE, Features, load_features, preprocess
 from picogram.text.lm.load import load_exact_lm, load_tokens
 from picogram.text.lm.model import Cache, ExactLM, rms_norm
 from picogram.text.lm.tokens import END_OF_LINE, END_OF_TEXT, Tokens
@@ -194,10 +193,14 @@ class JointSpace:
         larger or smaller than those were.
         """
         pixels = preprocess(picture, (side * _CELL, side * _CELL))
-        features = self.net(pixels[None])
+        return self.cells(self.net(pixels[None]))
+
+    @torch.no_grad()
+    def cells(self, features: Features) -> Tensor:
+        """``image_map`` of a picture whose features are there already: ``[h, w, D]`` of those of one picture."""
         windows = F.avg_pool2d(features.spatial, 3, 1, 1, count_include_pad=False)
         cells = self.heads.image(features.pooled, windows.flatten(2).transpose(1, 2))[1]
-        return cells.view(side, side, -1)
+        return cells.view(*features.spatial.shape[2:], -1)
 
     @torch.no_grad()
     def states(self, captions: Sequence[str]) -> list[Tensor]:
@@ -280,4 +283,4 @@ def load_joint() -> JointSpace:
 
 def joint_space(heads: JointHeads, name: str) -> JointSpace:
     """Any heads over the networks in the cache. Raises as ``load_joint``."""
-    return JointSpace(FeatureNet(load_file(features_file())), load_exact_lm(), load_tokens(), heads, name)
+    return JointSpace(load_features(), load_exact_lm(), load_tokens(), heads, name)

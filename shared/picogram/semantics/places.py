@@ -15,22 +15,21 @@ what that costs, is measured (docs/profiles/taco.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
 from picogram.errors import UsageError
 from picogram.latent.focus import Focus
-from picogram.models.store import features_file
 from picogram.semantics.colours import colour_evidence, lab_cells
-from picogram.semantics.features import FeatureNet, preprocess
-from picogram.semantics.joint import Joint, load_joint
+from picogram.semantics.features import FeatureNet, Features, load_features, preprocess
+from picogram.semantics.joint import load_joint
 from picogram.semantics.regions import class_names
 
 SCALES: Final = (7, 10, 14)
@@ -73,10 +72,21 @@ _SIDES: Final = {
 }
 
 
+class FeatureJoint(Protocol):
+    """What is needed of a joint space."""
+
+    def text(self, captions: Sequence[str]) -> Tensor:
+        """As ``Joint.text``."""
+
+    def cells(self, features: Features) -> Tensor:
+        """As ``JointSpace.cells``."""
+
+
 class Places:
     """Features and the joint space together. Safe to share between threads."""
 
-    def __init__(self, net: FeatureNet, joint: Joint) -> None:
+    def __init__(self, net: FeatureNet, joint: FeatureJoint) -> None:
+        """``joint``: over the features of ``net``."""
         self.net, self.joint = net, joint
 
     @torch.inference_mode()
@@ -85,7 +95,8 @@ class Places:
 
         Raises UsageError for a picture in which all is alike.
         """
-        evidence = torch.stack([self._at_scale(picture, words, cells) for cells in SCALES]).mean(0)
+        texts = self.joint.text([words, *USUAL])
+        evidence = torch.stack([self._at_scale(picture, words, texts, cells) for cells in SCALES]).mean(0)
         colours = lab_cells(picture, CELLS)
         if (found := colour_evidence(colours, words)) is not None:
             evidence = evidence + _COLOUR * scores(found)
@@ -98,12 +109,11 @@ class Places:
         weights = ((evidence - low) / (high - low)).clamp(0, 1)
         return Focus.of(np.array(weights.numpy(), np.float32))
 
-    def _at_scale(self, picture: Image.Image, words: str, cells: int) -> Tensor:
-        """Evidence ``[CELLS, CELLS]`` but for colours and sides."""
+    def _at_scale(self, picture: Image.Image, words: str, texts: Tensor, cells: int) -> Tensor:
+        """Evidence ``[CELLS, CELLS]`` but for colours and sides; ``texts``: vectors of the words and of usual ones."""
         features = self.net(preprocess(picture, (cells * _CELL, cells * _CELL))[None])
         total = scores(features.spatial[0].norm(dim=0))
-        places = self.joint.image_map(picture, cells)
-        fits = (_SHARPNESS * places @ self.joint.text([words, *USUAL]).T).softmax(-1)[..., 0]
+        fits = (_SHARPNESS * self.joint.cells(features) @ texts.T).softmax(-1)[..., 0]
         total = total + _JOINT * scores(fits)
         if classes := classes_of(words):
             chances = features.logits[0].softmax(0)[list(classes)] + 1e-6
@@ -159,4 +169,4 @@ def spread(evidence: Tensor, colours: Tensor) -> Tensor:
 @cache
 def load_places() -> Places:
     """The embedded networks, one set per process. Raises ModelMissing or ModelDamaged."""
-    return Places(FeatureNet(load_file(features_file())), load_joint())
+    return Places(load_features(), load_joint())
