@@ -1,24 +1,23 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a restored picture is judged by: distance to the original, and a discriminator.
+"""What a restored picture is judged by: distances to the original, and an adversary that compares it with its original.
 
-    prediction ─┬─ Charbonnier, LPIPS (alex) ──────────────────────────────────────────── on everything
-                ├─ VGG features of a window of some samples ─┬─ DISTS
-                │                                            └─ small heads ── real or not ─┐
-                ├─ beside the base picture ── strided convolutions ── real or not ──────────┴─ hinge
+    prediction ─┬─ Charbonnier, LPIPS (alex), detail where the original is flat ────── on everything
+                ├─ VGG features of a window of some samples ─┬─ DISTS, LPIPS (vgg)
+                │                                            └─ small heads ── real or not, in pairs
                 └─ EfficientNet features of a window ─┬─ distance to the original's
                                                       └─ pooled: likelier among originals than among predictions
 
 Heads on frozen features learn in minutes what a discriminator on pixels needs hours for (Sauer et al., Projected GANs,
-NeurIPS 2021), and DISTS has computed the features already. The one on pixels sees the base picture too, so it asks for
-a picture that this base could have come from. Matching moments of fixed features (Dos Santos et al., ICCV 2019; the
-kernel is KID's) pulls the same way and has no opponent that could drift; as it descends the very distance that judges
-it, a second network must judge as well.
+NeurIPS 2021), and DISTS has computed the features already. They see them normalised over positions, so that contrast and
+brightness, the cheapest cues, are hidden, and each prediction beside its own original (the relativistic pairing of
+Jolicoeur-Martineau, ICLR 2019). Matching moments of fixed features (Dos Santos et al., ICCV 2019; the kernel is KID's)
+pulls the same way and has no opponent that could drift; as it descends the very distance that judges it, a second
+network must judge as well.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from picogram.metrics.perceptual import Dists, Lpips, dists_distance, load_dists, load_lpips
+from picogram.metrics.perceptual import (
+    Dists,
+    Lpips,
+    dists_distance,
+    load_dists,
+    load_lpips,
+    lpips_distance,
+)
 from picogram.semantics.features import FeatureNet
 
 FLAT = 0.03
@@ -39,33 +45,30 @@ FLAT = 0.03
 class LossWeights:
     """Weights of the terms; ``vgg_share`` of the samples are seen by VGG, in windows of ``vgg_crop`` pixels.
 
-    ``blurred`` pins down brightness and colour: more contrast is the cheapest way to look real to a discriminator.
-    Networks of terms without weight are not loaded; the discriminator has no heads on features without ``dists``.
+    ``adversarial`` is the size of that term's gradient, as a share of all others' together. Networks of terms without
+    weight are not loaded; there is no adversary without ``dists``.
     """
 
-    charbonnier: float = 2.0
-    blurred: float = 0.0  # Charbonnier of means over squares of 8 pixels
+    charbonnier: float = 3.0
     smooth: float = 0.0  # detail where the original has none
     lpips: float = 1.0
-    dists: float = 2.0
+    lpips_vgg: float = 0.5
+    dists: float = 1.5
     adversarial: float = 0.0
     semantic: float = 0.0  # mean distance of EfficientNet's last features, position by position
     moments: float = 0.0  # gradient of the kernel distance between predictions and originals
     feature_crop: int = 128
-    vgg_crop: int = 96
+    vgg_crop: int = 128
     vgg_share: float = 0.5
-    adversary_crop: int = 128
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the discriminator gets: windows beside their base, and VGG features."""
+class Judged:
+    """Means of the terms, and VGG's features at strides 2, 4 and 8 of the original and of the prediction."""
 
-    picture: Tensor
-    features: list[Tensor]
-
-    def detached(self) -> Seen:
-        return Seen(self.picture.detach(), [f.detach() for f in self.features])
+    parts: dict[str, Tensor]
+    real: list[Tensor]
+    fake: list[Tensor]
 
 
 class Distances(nn.Module):
@@ -78,30 +81,40 @@ class Distances(nn.Module):
         self.features = features if weights.semantic or weights.moments else None
         self.moments = Moments()
         self.alex: Lpips | None = load_lpips(folder, "alex") if weights.lpips else None
-        self.vgg: Dists | None = load_dists(folder) if weights.dists else None
+        self.vgg: Dists | None = load_dists(folder, also_lpips=True) if weights.dists else None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor, x_hat: Tensor, base: Tensor) -> tuple[dict[str, Tensor], Seen, Seen]:
-        """Means of the terms, and what a discriminator may look at of the original and of the prediction.
+    def placed(self, device: torch.device) -> Distances:
+        """On a device, the metrics' lists of constants included."""
+        self.to(device)
+        for net in (self.alex, self.vgg):
+            if net is not None and net.heads:
+                net.heads = [head.to(device) for head in net.heads]
+        if self.vgg is not None:
+            self.vgg.alpha, self.vgg.beta = (
+                [w.to(device) for w in part] for part in (self.vgg.alpha, self.vgg.beta)
+            )
+        return self
 
-        All but Charbonnier see clamped values: a discriminator is linear far out, and would draw the picture there.
-        """
+    def forward(self, x: Tensor, x_hat: Tensor) -> Judged:
+        """``x, x_hat [B, 3, H, W]``. All but Charbonnier see the prediction clamped: networks are linear far out."""
         weights = self.weights
-        difference = x - x_hat
-        parts = {"charbonnier": charbonnier(difference), "blurred": charbonnier(F.avg_pool2d(difference, 8))}
+        parts = {"charbonnier": charbonnier(x - x_hat)}
         if weights.smooth:
             parts["smooth"] = excess(x, x_hat)
-        x_hat = x_hat.clamp(0, 1)
+        # a tenth of the gradient stays where values are clamped, or they would never come back
+        held = x_hat.clamp(0, 1)
+        x_hat = held + 0.1 * (x_hat - held)
         if self.alex is not None:
             parts["lpips"] = self.alex(x, x_hat).mean()
         real: list[Tensor] = []
         fake: list[Tensor] = []
         if self.vgg is not None:
-            parts["dists"], real, fake = self._dists(self.vgg, x, x_hat)
+            found, real, fake = self._vgg(self.vgg, x, x_hat)
+            parts |= found
         if self.features is not None:
             parts |= self._features(self.features, x, x_hat)
-        a, b, beside = windows([x, x_hat, base], weights.adversary_crop)
-        return parts, Seen(torch.cat((a, beside), 1), real), Seen(torch.cat((b, beside), 1), fake)
+        return Judged(parts, real, fake)
 
     def _features(self, net: FeatureNet, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
         a, b = windows([x, x_hat], self.weights.feature_crop)
@@ -111,16 +124,27 @@ class Distances(nn.Module):
         semantic = (real.spatial - fake.spatial).abs().mean()
         return {"semantic": semantic, "moments": self.moments(real.pooled.float(), fake.pooled.float())}
 
-    def _dists(self, vgg: Dists, x: Tensor, x_hat: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """DISTS of a window of some samples, and features of the three middle blocks: the first is too close to
-        pixels, the last too coarse for such windows."""
-        chosen = torch.randperm(len(x), device=x.device)[: max(1, round(len(x) * self.weights.vgg_share))]
-        a, b = windows([x[chosen], x_hat[chosen]], self.weights.vgg_crop)
+    def _vgg(
+        self, vgg: Dists, x: Tensor, x_hat: Tensor
+    ) -> tuple[dict[str, Tensor], list[Tensor], list[Tensor]]:
+        """Both distances of a window of some samples, and the features of the three middle blocks: the first is too
+        close to pixels, the last too coarse for such windows."""
+        count = max(1, round(len(x) * self.weights.vgg_share))
+        if count < len(x):
+            chosen = torch.randperm(len(x), device=x.device)[:count]
+            x, x_hat = x[chosen], x_hat[chosen]
+        a, b = windows([x, x_hat], self.weights.vgg_crop)
         with torch.no_grad():
-            real = vgg.features((a - vgg.mean.to(a)) / vgg.std.to(a))
-        fake = vgg.features((b - vgg.mean.to(b)) / vgg.std.to(b))
-        found = dists_distance([a, *real], [b, *fake], vgg.alpha, vgg.beta).mean()
-        return found, real[1:4], fake[1:4]
+            real = vgg.features((a - vgg.mean) / vgg.std)
+        fake = vgg.features((b - vgg.mean) / vgg.std)
+        parts = {"dists": dists_distance([a, *real], [b, *fake], vgg.alpha, vgg.beta).mean()}
+        if vgg.heads:
+            parts["lpips_vgg"] = lpips_distance(real, fake, vgg.heads).mean()
+        return parts, real[1:4], fake[1:4]
+
+    def total(self, parts: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of the terms."""
+        return torch.stack([getattr(self.weights, name) * value for name, value in parts.items()]).sum()
 
 
 class Moments:
@@ -145,8 +169,8 @@ class Moments:
 
 
 def _cubic(a: Tensor, b: Tensor) -> Tensor:
-    """KID's kernel (Binkowski et al., ICLR 2018), ``[len(a), len(b)]``."""
-    return (F.linear(a, b) / a.shape[1] + 1) ** 3
+    with torch.autocast(a.device.type, enabled=False):
+        return (F.linear(a, b) / a.shape[1] + 1) ** 3
 
 
 def charbonnier(difference: Tensor) -> Tensor:
@@ -164,76 +188,64 @@ def excess(x: Tensor, x_hat: Tensor) -> Tensor:
 
 
 def windows(pictures: list[Tensor], size: int) -> list[Tensor]:
-    """The same random window of all; whole pictures if they are not larger."""
+    """The same random window of all; whole sides where they are not longer."""
     height, width = pictures[0].shape[2:]
-    if size >= min(height, width):
-        return pictures
-    top = int(torch.randint(height - size + 1, ()))
-    left = int(torch.randint(width - size + 1, ()))
+    top = int(torch.randint(max(0, height - size) + 1, ()))
+    left = int(torch.randint(max(0, width - size) + 1, ()))
     return [p[:, :, top : top + size, left : left + size] for p in pictures]
 
 
-class Discriminator(nn.Module):
-    """Logits of patches from pixels beside their base, and from VGG features of three depths."""
+class PairedHeads(nn.Module):
+    """How real each place of VGG's features looks, at three depths."""
 
-    def __init__(self, width: int = 48, head: int = 64) -> None:
+    def __init__(self, channels: tuple[int, ...] = (128, 256, 512), width: int = 96) -> None:
         super().__init__()
-        widths = [6, width, 2 * width, 4 * width, 4 * width]
-        self.body = nn.ModuleList(
-            spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in itertools.pairwise(widths)
-        )
-        self.last = spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1))
         self.heads = nn.ModuleList(
             nn.Sequential(
-                spectral_norm(nn.Conv2d(channels, head, 1)),
+                spectral_norm(nn.Conv2d(inside, width, 1)),
                 nn.LeakyReLU(0.2),
-                spectral_norm(nn.Conv2d(head, head, 3, padding=1)),
+                spectral_norm(nn.Conv2d(width, width, 3, padding=1)),
                 nn.LeakyReLU(0.2),
-                spectral_norm(nn.Conv2d(head, 1, 1)),
+                spectral_norm(nn.Conv2d(width, width, 3, padding=1)),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(width, 1, 1),
             )
-            for channels in (128, 256, 512)
+            for inside in channels
         )
 
-    def forward(self, seen: Seen) -> list[Tensor]:
-        h = 2 * seen.picture - 1
-        for conv in self.body:
-            h = F.leaky_relu(conv(h), 0.2)
-        logits = [self.last(h)]
-        for head, features in zip(self.heads, seen.features, strict=False):  # no features: no heads
-            # unit length: the backbone's magnitudes differ a hundredfold between depths
-            unit = features * torch.rsqrt(features.float().square().mean(1, keepdim=True) + 1e-3)
-            logits.append(head(unit))
-        return [v.float() for v in logits]
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """A logit for each position and depth."""
+        return [
+            head(F.instance_norm(f.float())).float() for head, f in zip(self.heads, features, strict=True)
+        ]
 
 
 class Adversary:
-    """The discriminator and its optimiser; the first of its four judges counts as much as the other three."""
-
-    shares = (0.5, 1 / 6, 1 / 6, 1 / 6)
+    """The heads and their optimiser. The loss is softplus of the difference of a pair's logits, in either direction."""
 
     def __init__(self, device: torch.device, lr: float = 2e-4) -> None:
-        net = Discriminator()
-        self.net: Discriminator = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = PairedHeads()
+        self.net: PairedHeads = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = torch.optim.AdamW(self.net.parameters(), lr, betas=(0.5, 0.9), weight_decay=0.0)
 
-    def fooling(self, fake: Seen) -> Tensor:
-        """What the restorer pays for being recognised."""
+    def fooling(self, real: list[Tensor], fake: list[Tensor]) -> Tensor:
+        """What the restorer pays for looking less real than the original."""
         self.net.requires_grad_(False)
-        logits = self.net(fake)
+        with torch.no_grad():
+            on_real = self.net([f.detach() for f in real])
+        on_fake = self.net(fake)
         self.net.requires_grad_(True)
-        return -torch.stack([s * v.mean() for s, v in zip(self.shares, logits, strict=False)]).sum()
+        return torch.stack([F.softplus(a - b).mean() for a, b in zip(on_real, on_fake, strict=True)]).mean()
 
-    def learn(self, real: Seen, fake: Seen) -> float:
-        """One step on both; the hinge loss (2: knows nothing, 0: is never fooled)."""
-        with torch.autocast(real.picture.device.type, torch.bfloat16):
-            on_real, on_fake = self.net(real.detached()), self.net(fake.detached())
-        loss = torch.zeros((), device=real.picture.device)
-        for share, a, b in zip(self.shares, on_real, on_fake, strict=False):
-            loss = loss + share * (F.relu(1 - a).mean() + F.relu(1 + b).mean())
+    def learn(self, real: list[Tensor], fake: list[Tensor]) -> Tensor:
+        """One step on both; returns the loss (0.69: knows nothing, 0: is never fooled)."""
+        with torch.autocast(real[0].device.type, torch.bfloat16):
+            on_real, on_fake = (self.net([f.detach() for f in seen]) for seen in (real, fake))
+        loss = torch.stack([F.softplus(b - a).mean() for a, b in zip(on_real, on_fake, strict=True)]).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
-        return loss.item()
+        return loss.detach()
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint."""

@@ -1,12 +1,14 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Train the embedded diffusion model on pairs; resumable at any minute.
+"""Train the embedded diffusion model on what a frozen latent model makes of photographs; resumable at any step.
 
-    python -m training.diffusion.train --recipe training/runs/diffusion-01.json --data PAIRS --text LM \\
-        --metrics WEIGHTS --out RUN
+    python -m training.diffusion.train --recipe training/runs/diffusion-03.json --photos PHOTOS --latent LATENT \\
+        --trunk TRUNK --metrics METRICS --features FEATURES --out RUN (--steps N | --seconds S) [--start WEIGHTS]
 
-A recipe is a list of phases (``Phase``). Progress, optimisers, averaged weights and random state live in ``RUN/last.pt``,
-the averaged weights at the end of phase N in ``RUN/phase-N.safetensors``. Same seed, same run, up to pauses and resumes.
+``--photos``: made by ``training.photos``; ``--trunk``: by ``training.diffusion.pretrained``. The rate of learning and the
+phases follow the share of the run that is done: of steps, or, on a machine lent by the minute, of seconds. The device is
+CUDA where there is one. ``RUN/last.pt`` continues; ``RUN/average.safetensors`` holds averaged weights; an averaged
+``RUN/phase-N.safetensors`` is left at the end of each phase.
 """
 
 from __future__ import annotations
@@ -25,234 +27,301 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from picogram.diffusion.bridge import mix
-from picogram.diffusion.model import DiffusionNet
+from picogram.diffusion.bridge import NOISE, mix
+from picogram.diffusion.colour import fix_colour
+from picogram.diffusion.model import DiffusionConfig, DiffusionNet
 from picogram.diffusion.text import Encoded, WordTable
-from picogram.latent.codec import load_codec
+from picogram.processor import has_fast_bfloat16
 from picogram.semantics.features import FeatureNet
-from training.diffusion.data import Batch, Pairs
-from training.diffusion.losses import Adversary, Distances, LossWeights, Seen
+from training.diffusion.losses import Adversary, Distances, LossWeights
+from training.frozen import FrozenCodec
+from training.photos import Batch, PhotoBank
 
-PAUSE = 30.0
-"""Seconds: a step that seems to take longer was a process on hold, and is not counted in full."""
+RATIO_EVERY = 20
+"""Steps between two looks at how large the adversary's gradient is."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Phase:
-    """One stretch of training; ends after ``minutes`` of training time or ``steps``.
+    """``until`` which share of the run, 0..1, these weights of the loss hold."""
 
-    ``sources``: how often each source is drawn. ``start_share`` of the samples are at time 0, which is all that a single
-    step needs; the others at random times, ``own_share`` of them built from the network's own prediction instead of
-    the original, as they are in use. ``ease``: steps over which the adversary's weight rises.
+    until: float
+    loss: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run. ``fresh``: how many times faster what is new beside the trunk and the stem learns.
+
+    ``captioned``: share of steps on captioned photographs, whose captions are dropped with chance ``drop``; ``later``:
+    share of each batch that starts from a prediction instead of from the base picture. Rates are drawn as
+    ``top * u ** low``, u uniform.
     """
 
-    lr: float = 2e-4
-    lr_end: float | None = None
-    crop: int = 192
-    batch: int = 6
-    minutes: float = math.inf
-    steps: int = 10**9
+    phases: list[Phase]
+    blocks: int = 8
+    batch: int = 32
+    crop: int = 256
+    lr: float = 1e-4
+    lr_end: float = 1e-6
+    fresh: float = 3.0
     warmup: int = 100
-    ease: int = 300
-    clip: float = 4.0
-    ema: float = 0.998
-    sources: dict[str, float] = field(default_factory=lambda: {"crops": 1.0})
-    drop_captions: float = 0.3
-    start_share: float = 0.6
-    own_share: float = 0.5
-    loss: dict[str, float] = field(default_factory=dict)
+    ema: float = 0.999
+    clip: float = 5.0
+    captioned: float = 0.1
+    drop: float = 0.3
+    later: float = 0.125
+    natural: float = 0.6
+    top: float = 0.95
+    low: float = 1.2
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def read(path: Path) -> Recipe:
+        raw = json.loads(path.read_text())
+        return Recipe(**raw | {"phases": [Phase(**p) for p in raw["phases"]]})
 
 
 class Trainer:
-    """Model, optimisers and everything a resumed run needs."""
-
-    counters = ("step", "phase_index", "phase_step", "phase_seconds", "total_seconds", "samples")
+    """A run in progress."""
 
     def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.recipe = args, Recipe.read(args.recipe)
+        self.device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
         torch.manual_seed(args.seed)
-        self.args = args
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.phases = [Phase(**p) for p in json.loads(args.recipe.read_text())["phases"]]
-        self.data = Pairs(args.data, args.seed)
-        self.table = WordTable(load_file(args.text))
-        net = DiffusionNet()
-        net.start_from_synthesis(load_codec().net.synthesis)
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+        self.rng = np.random.default_rng(args.seed)
+        self.photos = PhotoBank(args.photos, self.device, self.rng)
+        table = WordTable(load_file(args.photos / "words.safetensors"))
+        table.vectors = table.vectors.to(self.device)
+        self.table = table
+        self.codec: FrozenCodec = _placed(FrozenCodec(args.latent), self.device)
+        net = DiffusionNet(DiffusionConfig(blocks=self.recipe.blocks, **self.recipe.config))
         if args.start:
             net.load_state_dict({k: v.float() for k, v in load_file(args.start).items()})
-        self.features = None
-        if args.features:
-            self.features = FeatureNet(load_file(args.features)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.net: DiffusionNet = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        else:
+            start(net, args.trunk, self.codec, args.text)
+        self.net: DiffusionNet = _placed(net, self.device)
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(
-            self.net.parameters(), betas=(0.9, 0.99), weight_decay=0.0, fused=True
-        )
+        self.features = _placed(FeatureNet(load_file(args.features)), self.device) if args.features else None
+        self.optimiser = self._optimiser()
         self.adversary = Adversary(self.device)
-        self.step = self.phase_index = self.phase_step = self.samples = 0
-        self.phase_seconds = self.total_seconds = 0.0
-        self.stop = False
-        self.path: Path = args.out / "last.pt"
-        args.out.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            self._load()
+        self.step = self.samples = self.phase = 0
+        self.seconds, self.ratio, self.stop = 0.0, 0.0, False
+        self.distances: Distances | None = None
+        if args.compile:
+            for block in self.net.trunk.blocks:
+                for dense in block.dense:
+                    dense.forward = torch.compile(dense.forward, dynamic=False)
+        if (args.out / "last.pt").exists():
+            self._load(args.out / "last.pt")
 
-    def _load(self) -> None:
-        state = torch.load(self.path, map_location=self.device, weights_only=True)
+    def _optimiser(self) -> torch.optim.Optimizer:
+        old = [*self.net.trunk.parameters(), *self.net.stem.parameters()]
+        known = set(map(id, old))
+        new = [p for p in self.net.parameters() if id(p) not in known]
+        groups = [{"params": old, "times": 1.0}, {"params": new, "times": self.recipe.fresh}]
+        return torch.optim.Adam(groups, 1.0, (0.9, 0.99), fused=self.device.type == "cuda")
+
+    def done(self) -> float:
+        """Share of the run, 0..1."""
+        share = self.step / self.args.steps if self.args.steps else self.seconds / self.args.seconds
+        return min(1.0, share)
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.device.type == "cuda" or has_fast_bfloat16()
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def train_step(self, phase: Phase) -> dict[str, Tensor]:
+        """One step; the terms' means, on the device."""
+        recipe, rng = self.recipe, self.rng
+        captioned = rng.random() < recipe.captioned and any(self.photos.shaped.values())
+        if captioned:
+            batch = self.photos.captioned(recipe.batch, recipe.drop)
+        else:
+            batch = self.photos.windows(recipe.batch, recipe.crop, recipe.natural)
+        x = batch.originals.contiguous(memory_format=torch.channels_last)
+        rate = recipe.top * torch.rand(len(x), device=self.device) ** recipe.low
+        base, latent = self.codec(x, rate)
+        distances = self._distances(phase)
+        with self._autocast():
+            prediction = fix_colour(self._predict(base, latent, rate, batch), base)
+            judged = distances(x, prediction)
+            total = distances.total(judged.parts)
+            parts = dict(judged.parts)
+            if distances.weights.adversarial:
+                parts["fooling"] = self.adversary.fooling(judged.real, judged.fake)
+                loss = total + self._adversary_weight(total, parts["fooling"], distances) * parts["fooling"]
+            else:
+                loss = total
+        parts["norm"] = self._descend(loss)
+        if distances.weights.adversarial:
+            parts["opponent"] = self.adversary.learn(judged.real, judged.fake)
+        self.samples += len(x)
+        return {"loss": loss.detach()} | {k: v.detach() for k, v in parts.items()}
+
+    def _predict(self, base: Tensor, latent: Tensor, rate: Tensor, batch: Batch) -> Tensor:
+        """From the base picture with noise; a few samples from a prediction on the way."""
+        text = self.net.encode(self.table.look_up(batch.ids, batch.lengths))
+        noise, time_ = torch.randn_like(base), torch.zeros(len(base), device=self.device)
+        x = base + NOISE * noise
+        count = round(self.recipe.later * len(base))
+        if count:
+            some = slice(0, count)
+            mask = Encoded(text.tokens[some], text.mask[some])
+            with torch.no_grad():
+                early = self.net(x[some], base[some], latent[some], rate[some], time_[some], mask)
+            time_[some] = 0.2 + 0.7 * torch.rand(count, device=self.device)
+            x[some] = mix(base[some], noise[some], early.clamp(0, 1), time_[some])
+        found: Tensor = self.net(x, base, latent, rate, time_, text)
+        return found
+
+    def _distances(self, phase: Phase) -> Distances:
+        if self.distances is None:
+            made = Distances(self.args.metrics, LossWeights(**phase.loss), self.features)  # type: ignore[arg-type]
+            self.distances = made.placed(self.device)
+        return self.distances
+
+    def _adversary_weight(self, total: Tensor, fooling: Tensor, distances: Distances) -> float:
+        """So that its gradient at the last layer is ``adversarial`` times that of all other terms (VQGAN's rule)."""
+        if self.step % RATIO_EVERY == 0 or not self.ratio:
+            last = self.net.trunk.last.weight
+            ours, theirs = (
+                torch.autograd.grad(v, last, retain_graph=True)[0].norm() for v in (total, fooling)
+            )
+            fresh = float(ours / (theirs + 1e-8))
+            self.ratio = fresh if not self.ratio else 0.8 * self.ratio + 0.2 * fresh
+        return distances.weights.adversarial * min(self.ratio, 1e3)
+
+    def _descend(self, loss: Tensor) -> Tensor:
+        recipe, done = self.recipe, self.done()
+        lr = recipe.lr_end + (recipe.lr - recipe.lr_end) * 0.5 * (1 + math.cos(math.pi * done))
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr * group["times"] * min(1.0, (self.step + 1) / recipe.warmup)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        # a step that is not finite is left out by clipping it to nothing, without asking the device
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip, foreach=True)
+        for parameter in self.net.parameters():
+            if parameter.grad is not None:
+                parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
+        self.optimiser.step()
+        weight = 1 - min(recipe.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            now = self.net.state_dict()
+            torch._foreach_lerp_(list(self.average.values()), [now[k] for k in self.average], weight)
+        return norm
+
+    def run(self) -> None:
+        """Train until the run ends or ``stop`` is set."""
+        begun, sums, count, saved = time.time(), dict[str, Tensor](), 0, time.time()
+        before = self.seconds
+        while self.done() < 1 and not self.stop:
+            while self.done() >= self.recipe.phases[self.phase].until:
+                self._end_phase()
+            for name, value in self.train_step(self.recipe.phases[self.phase]).items():
+                sums[name] = sums.get(name, 0) + value.float()
+            self.step, count = self.step + 1, count + 1
+            self.seconds = before + time.time() - begun
+            if self.step % self.args.log_every == 0:
+                means = " ".join(f"{k} {float(v) / count:.4f}" for k, v in sums.items())
+                speed = self.samples / max(self.seconds, 1e-9)
+                print(f"{self.seconds / 60:7.2f}m step {self.step} {speed:.2f}/s {means}", flush=True)
+                sums, count = {}, 0
+            if time.time() - saved > self.args.save_every:
+                self.save()
+                saved = time.time()
+        self.save()
+
+    def _end_phase(self) -> None:
+        self._write(f"phase-{self.phase}.safetensors")
+        self.phase = min(self.phase + 1, len(self.recipe.phases) - 1)
+        bank = self.distances.moments if self.distances else None
+        self.distances = None
+        self._distances(self.recipe.phases[self.phase])
+        if bank and self.distances:
+            self.distances.moments = bank
+
+    def _write(self, name: str) -> None:
+        packed = {k: v.half().cpu().contiguous() for k, v in self.average.items()}
+        scratch = self.args.out / f"{name}.part"
+        save_file(packed, scratch)
+        scratch.replace(self.args.out / name)
+
+    def save(self) -> None:
+        """Averaged weights, and all that continues the run."""
+        self._write("average.safetensors")
+        if self.args.light:
+            return
+        state = {
+            "net": self.net.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "adversary": self.adversary.state(),
+            "torch": torch.get_rng_state(),
+            "numpy": self.rng.bit_generator.state,
+            **{k: getattr(self, k) for k in ("step", "samples", "phase", "seconds", "ratio")},
+        }
+        torch.save(state, self.args.out / "last.pt.part")
+        (self.args.out / "last.pt.part").replace(self.args.out / "last.pt")
+
+    def _load(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.device, weights_only=False)
         self.net.load_state_dict(state["net"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.adversary.load(state["adversary"])
-        for name in self.counters:
-            setattr(self, name, state[name])
-        self.data.random = np.random.default_rng(self.args.seed + self.step)
-        torch.manual_seed(self.args.seed + self.step)
-
-    def save(self) -> None:
-        """Write the whole state beside the old one, then swap."""
-        state: dict[str, Any] = {name: getattr(self, name) for name in self.counters}
-        state |= {"net": self.net.state_dict(), "average": self.average}
-        state |= {"optimiser": self.optimiser.state_dict(), "adversary": self.adversary.state()}
-        temporary = self.path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        temporary.replace(self.path)
-
-    def _learning_rate(self, phase: Phase) -> float:
-        warm = min(1.0, (self.phase_step + 1) / max(1, phase.warmup))
-        if phase.lr_end is None:
-            return phase.lr * warm
-        done = max(self.phase_seconds / 60 / phase.minutes, self.phase_step / phase.steps)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-        return warm * (phase.lr_end + (phase.lr - phase.lr_end) * cosine)
-
-    def _batch(self, phase: Phase) -> Batch:
-        names = sorted(phase.sources)
-        weights = np.array([phase.sources[n] for n in names])
-        name = self.data.random.choice(names, p=weights / weights.sum())
-        batch = self.data.batch(str(name), phase.batch, phase.crop, phase.drop_captions)
-        return Batch(*(v.to(self.device) for v in vars(batch).values()))
-
-    def _start(self, batch: Batch, text: Encoded, phase: Phase) -> tuple[Tensor, Tensor]:
-        """``x_t`` and ``t``."""
-        count = len(batch.base)
-        time_ = torch.rand(count) * (torch.rand(count) >= phase.start_share)
-        time_ = time_.to(self.device)
-        noise = torch.randn(batch.base.shape).to(self.device)
-        clean = batch.original
-        own = (time_ > 0) & (torch.rand(count).to(self.device) < phase.own_share)
-        if own.any():
-            with torch.no_grad():
-                some = Encoded(text.tokens[own], text.mask[own])
-                zero = torch.zeros_like(time_[own])
-                x = mix(batch.base[own], noise[own], batch.base[own], zero)
-                made = self.net(x, batch.base[own], batch.latent[own], batch.rate[own], zero, some)
-                made = made.clamp(0, 1)
-            clean = clean.clone()
-            clean[own] = made
-        return mix(batch.base, noise, clean, time_), time_
-
-    def train_step(self, phase: Phase, distances: Distances) -> dict[str, float]:
-        """One step of the network and, where it takes part, of the adversary; numbers for the log."""
-        weights = distances.weights
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate(phase)
-        batch = self._batch(phase)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            text = self.net.encode(self.table.look_up(batch.ids, batch.lengths))
-            x, time_ = self._start(batch, text, phase)
-            clean = self.net(x, batch.base, batch.latent, batch.rate, time_, text)
-            parts, real, fake = distances(batch.original, clean, batch.base)
-            if weights.adversarial:
-                parts["adversarial"] = self.adversary.fooling(fake)
-        ease = min(1.0, self.phase_step / max(1, phase.ease))
-        loss = torch.zeros((), device=self.device)
-        for name, part in parts.items():
-            loss = loss + getattr(weights, name) * (ease if name == "adversarial" else 1.0) * part
-        logs = {"loss": loss.item()} | {name: part.item() for name, part in parts.items()}
-        logs["norm"] = self._descend(loss, phase)
-        if weights.adversarial:
-            logs["hinge"] = self.adversary.learn(real, _as_float(fake))
-        return logs
-
-    def _descend(self, loss: Tensor, phase: Phase) -> float:
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), phase.clip)
-        if torch.isfinite(norm):
-            self.optimiser.step()
-            weight = 1 - min(phase.ema, (1 + self.step) / (10 + self.step))
-            with torch.no_grad():
-                for key, value in self.net.state_dict().items():
-                    self.average[key].lerp_(value, weight)
-        return float(norm)
-
-    def run(self, until: float) -> None:
-        """Train until the recipe ends, ``until`` (seconds since the epoch), or ``stop`` is set."""
-        while self.phase_index < len(self.phases) and not self.stop:
-            phase = self.phases[self.phase_index]
-            distances = Distances(self.args.metrics, LossWeights(**phase.loss), self.features)  # type: ignore[arg-type]
-            distances = distances.to(self.device)
-            if not self._phase(phase, distances, until):
-                return
-            packed = {k: v.contiguous() for k, v in self.average.items()}
-            save_file(packed, self.args.out / f"phase-{self.phase_index}.safetensors")
-            self.phase_index, self.phase_step, self.phase_seconds = self.phase_index + 1, 0, 0.0
-            self.save()
-
-    def _phase(self, phase: Phase, distances: Distances, until: float) -> bool:
-        """Whether the phase came to its end."""
-        saved, sums, summed = time.time(), dict[str, float](), 0
-        while self.phase_seconds < 60 * phase.minutes and self.phase_step < phase.steps:
-            begun = time.time()
-            for name, value in self.train_step(phase, distances).items():
-                sums[name] = sums.get(name, 0.0) + value
-            summed += 1
-            spent = min(time.time() - begun, PAUSE)
-            self.step, self.phase_step = self.step + 1, self.phase_step + 1
-            self.samples += phase.batch
-            self.phase_seconds, self.total_seconds = self.phase_seconds + spent, self.total_seconds + spent
-            if self.step % self.args.log_every == 0:
-                means = " ".join(f"{k} {v / summed:.4f}" for k, v in sums.items())
-                head = f"{self.total_seconds / 60:7.1f}m step {self.step} phase {self.phase_index}"
-                print(head, means, flush=True)
-                sums, summed = {}, 0
-            ends = self.stop or time.time() > until
-            if ends or time.time() - saved > self.args.save_every:
-                self.save()
-                saved = time.time()
-            if ends:
-                return False
-        return True
+        torch.set_rng_state(state["torch"].cpu())
+        self.rng.bit_generator.state = state["numpy"]
+        for key in ("step", "samples", "phase", "seconds", "ratio"):
+            setattr(self, key, state[key])
 
 
-def _as_float(seen: Seen) -> Seen:
-    return Seen(seen.picture.float(), seen.features)
+def start(net: DiffusionNet, trunk: Path, codec: FrozenCodec, text: Path | None) -> None:
+    """Published weights into the trunk, the codec's synthesis into the stem, an earlier model's words into ``text``."""
+    net.trunk.load_state_dict({k: v.float() for k, v in load_file(trunk).items()})
+    with torch.no_grad():
+        net.start_from_synthesis(codec.net.synthesis.cpu())
+    codec.net.synthesis.to(next(codec.net.parameters()).device)
+    if text:
+        net.text.load_state_dict({k: v.float() for k, v in load_file(text).items()})
+
+
+def _placed(net: Any, device: torch.device) -> Any:
+    return net.to(device, memory_format=torch.channels_last)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("recipe", "photos", "latent", "trunk", "metrics", "out"):
+        made.add_argument(f"--{name}", type=Path, required=True)
+    made.add_argument("--features", type=Path, help="EfficientNet-Lite0, for terms on its features")
+    made.add_argument("--text", type=Path, help="weights of a text encoder to start from")
+    made.add_argument("--start", type=Path, help="weights of the whole network to start from")
+    made.add_argument("--steps", type=int, help="length of the run")
+    made.add_argument("--seconds", type=float, help="length of the run, instead of steps")
+    made.add_argument("--seed", type=int, default=1)
+    made.add_argument("--log-every", type=int, default=20)
+    made.add_argument("--save-every", type=float, default=300, help="seconds")
+    made.add_argument("--light", action="store_true", help="save averaged weights only")
+    made.add_argument("--compile", action="store_true", help="compile the dense blocks")
+    made.add_argument("--cpu", action="store_true", help="even where there is CUDA")
+    return made
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True, help="folder made by training.diffusion.pairs")
-    parser.add_argument("--text", type=Path, required=True, help="safetensors of the embedded language model")
-    parser.add_argument("--metrics", type=Path, required=True, help="folder with the LPIPS and DISTS weights")
-    parser.add_argument(
-        "--features", type=Path, help="safetensors of EfficientNet-Lite0, for terms on its features"
-    )
-    parser.add_argument(
-        "--start", type=Path, help="safetensors to begin from instead of the codec's synthesis"
-    )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--log-every", type=int, default=50)
-    parser.add_argument("--save-every", type=float, default=180, help="seconds")
-    parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds")
-    args = parser.parse_args()
+    args = parser().parse_args()
+    if not args.steps and not args.seconds:
+        raise SystemExit("--steps or --seconds must say how long the run is")
+    args.out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(args)
 
     def stop(*_: object) -> None:
         trainer.stop = True
 
     signal.signal(signal.SIGTERM, stop)
-    trainer.run(time.time() + args.stop_after)
+    trainer.run()
 
 
 if __name__ == "__main__":

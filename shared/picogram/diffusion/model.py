@@ -1,18 +1,17 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""The network of the embedded diffusion model: a U-Net that predicts the original from a partly restored picture.
+"""The network of the embedded diffusion model: it predicts the original from a partly restored picture.
 
-    x_t, base [B, 3, H, W] ── unshuffle 4 ── stride 4 ── stride 8 ── stride 16 ── stride 32: attention ──┐
-                                                │           │           │                                │
-    decoded latent [B, 128, H/16, W/16] ────────┼───────────┼── + ── stride 16 (cross-attention) ── + ───┘
-                                                │           └── stride 8 ──┘
-    clean [B, 3, H, W] ── shuffle 4 ────────────┴── stride 4 ──┘
-    time, rate, caption ── a vector ── a scale and a shift in every block
+    base / 4 [B, 3, H/4, W/4] ──────────────────────────────── first ──┐
+    base less that, unshuffled by 4 ── conv ───────────────────────────┤
+    x_t less base, unshuffled by 4 ── conv ────────────────────────────┼── Real-ESRGAN's trunk (``rrdb``) ── picture
+    decoded latent ── stem: stride 16 (cross-attention), 8, 4 ── conv ─┘        │        │                      │
+    time, rate, caption ── a vector ── a scale and a shift in every block ──────┘        └── share of base ─────┴── clean
 
-The way up has the shape of the codec's synthesis network and starts from its weights (``start_from_synthesis``): it
-knows pictures from the first step on, which a network from nothing would need hours for. All that comes from
-the left joins through layers that start at zero, and the output does: an untrained network returns the base picture.
-No normalisation over positions, so tiles agree but for the attention at stride 32.
+The trunk starts from published weights, the stem from the codec's synthesis (``start_from_synthesis``). All that joins
+the trunk does so through layers that start at zero: an untrained network is Real-ESRGAN on the small base picture.
+Where the base picture's own detail is better than the trunk's, a learnt share of it goes into the output. No
+normalisation and no attention over positions of the picture, so tiles agree but for the trunk's reach.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from picogram.diffusion.denoiser import Guide
+from picogram.diffusion.rrdb import Trunk
 from picogram.diffusion.text import Encoded, TextEncoder, Words
-from picogram.latent.transforms import RateBias, Synthesis
+from picogram.latent.transforms import STRIDE, RateBias, Residual, Synthesis
 
 PATCH = 4
-"""Side of the squares that become channels at the start."""
-SQUARE = 16
-ALIGN = 32
+"""Pixels a side of one position of the trunk."""
+ALIGN = STRIDE
 """Picture sides must be multiples of this."""
 
 
@@ -40,15 +39,11 @@ ALIGN = 32
 class DiffusionConfig:
     """Widths and depths; the defaults are the shipped model."""
 
-    widths: tuple[int, int, int, int] = (
-        64,
-        128,
-        192,
-        256,
-    )  # at strides 4, 8, 16, 32; the first three as the codec's
-    down: tuple[int, int, int] = (1, 2, 1)
-    middle: int = 2
-    up: tuple[int, int, int] = (5, 5, 4)  # the codec's (2, 4, 4) first
+    width: int = 64
+    growth: int = 32
+    blocks: int = 8
+    stem_widths: tuple[int, int, int] = (192, 128, 64)  # at strides 16, 8, 4, as the codec's synthesis
+    stem_blocks: tuple[int, int, int] = (4, 4, 2)
     rate_anchors: int = 8
     latent_channels: int = 128
     vector: int = 128
@@ -56,53 +51,6 @@ class DiffusionConfig:
     word_width: int = 576
     text_width: int = 192
     text_layers: int = 2
-
-
-class Block(nn.Module):
-    """``x + conv(act(film(conv(act(x)))))``; starts as the identity."""
-
-    def __init__(self, width: int, vector: int) -> None:
-        super().__init__()
-        self.first = _even(nn.Conv2d(width, width, 3, padding=1), math.sqrt(2))
-        self.film = _zeroed(nn.Linear(vector, 2 * width))
-        self.last = _zeroed(nn.Conv2d(width, width, 3, padding=1))
-
-    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
-        scale, shift = self.film(vector)[:, :, None, None].chunk(2, 1)
-        h = self.first(F.leaky_relu(x, 0.1))
-        h = torch.addcmul(h + shift, h, scale)
-        out: Tensor = x + self.last(F.leaky_relu(h, 0.1))
-        return out
-
-
-class Stage(nn.Module):
-    """Blocks at one stride."""
-
-    def __init__(self, width: int, depth: int, vector: int) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(Block(width, vector) for _ in range(depth))
-
-    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x, vector)
-        return x
-
-
-class SelfAttention(nn.Module):
-    """Positions look at one another."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), _zeroed(nn.Linear(width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.flatten(2).transpose(1, 2)
-        q, k, v = self.qkv(self.norm(rows)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        out: Tensor = x + self.out(mixed).transpose(1, 2).unflatten(2, x.shape[2:])
-        return out
 
 
 class CrossAttention(nn.Module):
@@ -128,55 +76,58 @@ class CrossAttention(nn.Module):
         return out
 
 
-class DiffusionNet(nn.Module):
-    """The network; see the module's text."""
+class Stem(nn.Module):
+    """The decoded latent, and words about it, as features at stride 4: the codec's synthesis without its last layer."""
 
     spread: Tensor
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        super().__init__()
+        deep, middle, shallow = config.stem_widths
+        first, second, third = config.stem_blocks
+        self.register_buffer("spread", torch.ones(config.latent_channels))
+        self.enter = nn.Conv2d(config.latent_channels, deep, 3, padding=1)
+        self.rate = RateBias(deep, config.rate_anchors)
+        self.coarse = nn.Sequential(*(Residual(deep) for _ in range(first)))
+        self.read = CrossAttention(deep, config.text_width, config.heads)
+        self.up8 = nn.Conv2d(deep, 4 * middle, 1)
+        self.middle = nn.Sequential(*(Residual(middle) for _ in range(second)))
+        self.up4 = nn.Conv2d(middle, 4 * shallow, 1)
+        self.fine = nn.Sequential(*(Residual(shallow) for _ in range(third)))
+
+    def forward(self, latent: Tensor, rate: Tensor, text: Encoded, guide: Guide | None) -> Tensor:
+        h = self.coarse(self.rate(self.enter(latent / self.spread[:, None, None]), rate))
+        h = self.read(h, text, guide)
+        h = self.middle(F.pixel_shuffle(self.up8(h), 2))
+        out: Tensor = self.fine(F.pixel_shuffle(self.up4(h), 2))
+        return out
+
+
+class DiffusionNet(nn.Module):
+    """The network; see the module's text."""
 
     def __init__(self, config: DiffusionConfig | None = None) -> None:
         super().__init__()
         c = self.config = config or DiffusionConfig()
-        w4, w8, w16, w32 = c.widths
-        self.register_buffer("spread", torch.ones(c.latent_channels))
         self.text = TextEncoder(c.word_width, c.text_width, c.text_layers, c.heads)
         self.vector = nn.Sequential(nn.Linear(2 * _WAVES, c.vector), nn.SiLU(), nn.Linear(c.vector, c.vector))
-        self.from_text = _zeroed(nn.Linear(c.text_width, c.vector))
-        self.stem = nn.Conv2d(6 * PATCH**2, w4, 3, padding=1)
-        self.down4, self.down8, self.down16 = (
-            Stage(w, d, c.vector) for w, d in zip(c.widths[:3], c.down, strict=True)
-        )
-        self.to8, self.to16, self.to32 = (
-            nn.Conv2d(4 * a, b, 1) for a, b in ((w4, w8), (w8, w16), (w16, w32))
-        )
-        for conv in (self.stem, self.to8, self.to16, self.to32):
-            _even(conv, 1.0)
-        self.middle = nn.ModuleList(Stage(w32, 1, c.vector) for _ in range(c.middle))
-        self.attend = nn.ModuleList(SelfAttention(w32, c.heads) for _ in range(c.middle))
-        self.read32 = CrossAttention(w32, c.text_width, c.heads)
-        self.read16 = CrossAttention(w16, c.text_width, c.heads)
-        self.join32 = _zeroed(nn.Conv2d(w32, 4 * w16, 1))
-        self.join16, self.join8, self.join4 = (_zeroed(nn.Conv2d(w, w, 1)) for w in (w16, w8, w4))
-        self.from_latent = nn.Conv2d(c.latent_channels, w16, 3, padding=1)
-        self.from_rate = RateBias(w16, c.rate_anchors)
-        self.from16, self.from8 = (nn.Conv2d(a, 4 * b, 1) for a, b in ((w16, w8), (w8, w4)))
-        self.up16, self.up8, self.up4 = (
-            Stage(w, d, c.vector) for w, d in zip(c.widths[2::-1], c.up[::-1], strict=True)
-        )
-        self.head = _zeroed(nn.Conv2d(w4, 3 * PATCH**2, 3, padding=1))
+        self.from_text = nn.Linear(c.text_width, c.vector)
+        self.films = _zeroed(nn.Linear(c.vector, c.blocks * 2 * c.width))
+        self.stem = Stem(c)
+        self.from_stem = _zeroed(nn.Conv2d(c.stem_widths[2], c.width, 3, padding=1))
+        self.from_detail = _zeroed(nn.Conv2d(3 * PATCH**2, c.width, 3, padding=1))
+        self.from_change = _zeroed(nn.Conv2d(3 * PATCH**2, c.width, 3, padding=1))
+        self.trunk = Trunk(c.width, c.growth, c.blocks)
+        self.share = _zeroed(nn.Conv2d(c.width, 1, 3, padding=1))
 
     def start_from_synthesis(self, synthesis: Synthesis) -> None:
-        """Copy the codec's weights into the way up; widths must be the same, depths at least the codec's."""
-        self.spread.copy_(synthesis.spread.flatten())
+        """Copy the codec's weights into the stem; widths and depths must be the same."""
+        stem = self.stem
+        stem.spread.copy_(synthesis.spread.flatten())
         copies: list[tuple[Any, Any]] = [
-            (self.from_latent, synthesis.stem),
-            (self.from_rate, synthesis.rate),
-            (self.from16, synthesis.up8),
-            (self.from8, synthesis.up4),
+            (stem.enter, synthesis.stem),
+            *((getattr(stem, n), getattr(synthesis, n)) for n in ("rate", "coarse", "up8", "middle", "up4", "fine")),
         ]
-        pairs = ((self.up16, synthesis.coarse), (self.up8, synthesis.middle), (self.up4, synthesis.fine))
-        for mine, theirs in pairs:
-            for own, block in zip(mine.blocks, theirs, strict=False):
-                copies += [(own.first, block.first), (own.last, block.last)]
         for to, source in copies:
             to.load_state_dict(source.state_dict())
 
@@ -201,36 +152,23 @@ class DiffusionNet(nn.Module):
         ``latent``: ``[B, 128, H/16, W/16]``, gains undone; ``rate [B]``: 0..1.
         """
         vector = self.vector(torch.cat((_waves(time), _waves(rate)), 1)) + self.from_text(_mean(text))
-        vector = F.silu(vector)
-        both = torch.cat((x - 0.5, base - 0.5), 1) * _INPUT_SCALE
-        h4 = self.down4(self.stem(F.pixel_unshuffle(both, PATCH)), vector)
-        h8 = self.down8(self.to8(F.pixel_unshuffle(h4, 2)), vector)
-        h16 = self.down16(self.to16(F.pixel_unshuffle(h8, 2)), vector)
-        h32 = self.to32(F.pixel_unshuffle(h16, 2))
-        for attend, stage in zip(self.attend, self.middle, strict=True):
-            h32 = stage(attend(h32), vector)
-        h32 = self.read32(h32, text, guide)
-        up = self.from_rate(self.from_latent(latent / self.spread[:, None, None]), rate)
-        up = up + self.join16(h16) + F.pixel_shuffle(self.join32(h32), 2)
-        up = self.up16(self.read16(up, text, guide), vector)
-        up = self.up8(F.pixel_shuffle(self.from16(up), 2) + self.join8(h8), vector)
-        up = self.up4(F.pixel_shuffle(self.from8(up), 2) + self.join4(h4), vector)
-        # corrects the base at any time: a share of x would carry its noise into the picture until that is unlearnt
-        return base + high_pass(F.pixel_shuffle(self.head(up), PATCH).float())
-
-
-def high_pass(x: Tensor) -> Tensor:
-    """``x`` less its means over squares of SQUARE pixels, smoothly joined: brightness and colour stay the base picture's.
-
-    Free to change them, the network learns that more contrast fools a discriminator, and nothing else.
-    """
-    means = F.avg_pool2d(x, SQUARE)
-    return x - F.interpolate(means, scale_factor=SQUARE, mode="bilinear", align_corners=False)
+        films = self.films(F.silu(vector)).unflatten(1, (self.config.blocks, 2, self.config.width))
+        low = F.avg_pool2d(base, PATCH)
+        detail = base - F.interpolate(low, scale_factor=PATCH, mode="nearest")
+        joined = self.from_stem(self.stem(latent, rate, text, guide))
+        joined = joined + self.from_detail(F.pixel_unshuffle(detail * _INPUT_SCALE, PATCH))
+        joined = joined + self.from_change(F.pixel_unshuffle((x - base) * _INPUT_SCALE, PATCH))
+        features = self.trunk.features(low, joined, films)
+        picture = self.trunk.picture(features).float()
+        share = F.interpolate(
+            self.share(features).float(), scale_factor=PATCH, mode="bilinear", align_corners=False
+        )
+        return picture + share * (base - picture)
 
 
 _WAVES = 16
 _INPUT_SCALE = 4.0
-"""Pictures deviate by about a quarter; inside, everything is around 1."""
+"""Detail deviates by less than a quarter; inside, everything is around 1."""
 _Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
 
 
@@ -243,13 +181,6 @@ def _waves(value: Tensor) -> Tensor:
 def _mean(text: Encoded) -> Tensor:
     weight = text.mask[..., None].to(text.tokens)
     return (text.tokens * weight).sum(1) / weight.sum(1)
-
-
-def _even(conv: nn.Conv2d, gain: float) -> nn.Conv2d:
-    """Started so that its output varies as much as its input, times ``gain``: without normalisation the deep strides
-    would otherwise hear next to nothing."""
-    nn.init.normal_(conv.weight, std=gain / math.sqrt(conv.weight[0].numel()))
-    return conv
 
 
 def _zeroed(layer: _Layer) -> _Layer:

@@ -61,7 +61,7 @@ class WordTable:
 
     def look_up(self, ids: Tensor, lengths: Tensor) -> Words:
         """``ids [B, T]`` right-padded, ``lengths [B]``."""
-        mask = torch.arange(ids.shape[1])[None] < lengths[:, None]
+        mask = torch.arange(ids.shape[1], device=ids.device)[None] < lengths[:, None]
         return Words(self.vectors[ids].float() * mask[..., None], mask)
 
 
