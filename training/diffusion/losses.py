@@ -90,7 +90,10 @@ class Distances(nn.Module):
         for net in (self.alex, self.vgg):
             if net is not None and net.heads:
                 net.heads = [head.to(device) for head in net.heads]
+        if self.alex is not None:
+            self.alex.shift, self.alex.scale = self.alex.shift.to(device), self.alex.scale.to(device)
         if self.vgg is not None:
+            self.vgg.mean, self.vgg.std = self.vgg.mean.to(device), self.vgg.std.to(device)
             self.vgg.alpha, self.vgg.beta = (
                 [w.to(device) for w in part] for part in (self.vgg.alpha, self.vgg.beta)
             )
