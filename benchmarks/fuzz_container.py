@@ -29,6 +29,7 @@ import numpy as np
 from picogram.bitstream import Header, Limits, Picogram, Profile, parse, serialise
 from picogram.bitstream.container import check, section_sizes
 from picogram.errors import PicogramError
+from picogram.models import DEFAULT_LATENT
 from picogram.semantics.description import Description, Region
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
@@ -110,7 +111,7 @@ def load_corpus(folder: Path) -> list[bytes]:
     if files:
         return files + [with_words(file) for file in files]
     print(f"no .pico files in {folder}: using hand-made containers", file=sys.stderr)
-    header = Header(Profile.BASE, 768, 512, 1)
+    header = Header(Profile.BASE, 768, 512, DEFAULT_LATENT)
     plain = serialise(Picogram(header, bytes(range(100))))
     return [plain, serialise(Picogram(header, bytes(300), {"caption": b"a dog", "objects": bytes(40)}))]
 

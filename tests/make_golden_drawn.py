@@ -21,11 +21,11 @@ from picogram.models import DEFAULT_DIFFUSION
 GOLDEN: Final = Path(__file__).parent / "golden"
 DRAWN: Final = GOLDEN / "drawn"
 FILES: Final = {
-    "base": GOLDEN / "m1-astronaut-0.03bpp.pico",
+    "base": GOLDEN / "m2-astronaut-0.03bpp.pico",
     "stc": GOLDEN / "words" / "t1-rocket-caption.pico",
     "misc": GOLDEN / "words" / "t1-chelsea-misc.pico",
     "sedic": GOLDEN / "words" / "t1-rocket-sedic.pico",
-    "taco": DRAWN / "m1-coffee-taco.pico",
+    "taco": DRAWN / "m2-coffee-taco.pico",
 }
 WINDOW: Final = (160, 128)
 

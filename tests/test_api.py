@@ -29,6 +29,7 @@ from picogram.errors import (
     UnsupportedProfile,
     UsageError,
 )
+from picogram.models import DEFAULT_LATENT
 from picogram.profiles.base import largest_rate
 
 
@@ -164,16 +165,25 @@ def test_profile_base_carries_no_words(photo: Image.Image) -> None:
         picogram.encode(photo, caption="a woman in an orange suit")
 
 
-def test_unknown_models_and_profiles_and_sizes_are_refused_before_any_work() -> None:
+def test_unknown_profiles_and_sizes_are_refused_before_any_work() -> None:
     cases = [
-        (Header(Profile.BASE, 64, 64, 4000), {}, UnknownModel),
-        (Header(Profile.BASE, 64, 64, 1), {"caption": b"a cat"}, UnsupportedProfile),
-        (Header(Profile.STC, 64, 64, 1), {"objects": b"a cat"}, UnsupportedProfile),
-        (Header(Profile.BASE, 60_000, 60_000, 1), {}, LimitExceeded),
+        (Header(Profile.BASE, 64, 64, DEFAULT_LATENT), {"caption": b"a cat"}, UnsupportedProfile),
+        (Header(Profile.STC, 64, 64, DEFAULT_LATENT), {"objects": b"a cat"}, UnsupportedProfile),
+        (Header(Profile.BASE, 60_000, 60_000, DEFAULT_LATENT), {}, LimitExceeded),
     ]
     for header, optional, expected in cases:
         with pytest.raises(expected):
             picogram.decode(serialise(Picogram(header, b"\x80", optional)))
+
+
+@pytest.mark.parametrize("model", [0, 1, 4000])
+@pytest.mark.parametrize("profile", [Profile.BASE, Profile.TACO])
+def test_files_of_models_that_are_not_here_are_refused_by_name(model: int, profile: Profile) -> None:
+    file = serialise(Picogram(Header(profile, 64, 64, model), b"\x80"))
+    with pytest.raises(UnknownModel, match=f"needs latent model {model}; installed: ") as told:
+        picogram.decode(file)
+    assert told.value.slug == "unknown-model"
+    assert picogram.inspect(file).model == model
 
 
 def test_mutations_behind_a_valid_checksum_never_crash(photo: Image.Image) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from picogram.exact import split_linear
 from picogram.latent.codec import load_codec
+from picogram.models import DEFAULT_LATENT
 from picogram.text.lm.context import GRID, SCALE, PictureContext
 from picogram.text.lm.model import RESIDUAL_BITS
 from training.words.export_text import pack_context
@@ -28,7 +29,9 @@ def projector() -> LatentProjector:
 
 @pytest.fixture(scope="module")
 def tensors(projector: LatentProjector) -> dict[str, Tensor]:
-    return {k.removeprefix("context."): v for k, v in pack_context(projector.state_dict(), 1).items()}
+    return {
+        k.removeprefix("context."): v for k, v in pack_context(projector.state_dict(), DEFAULT_LATENT).items()
+    }
 
 
 def steps(height: int, width: int) -> Tensor:
@@ -41,7 +44,7 @@ def test_integers_repeat_the_trained_network(
     projector: LatentProjector, tensors: dict[str, Tensor], size: tuple[int, int]
 ) -> None:
     rate = 77
-    gain = load_codec(1).net.gain(torch.tensor([rate / 255]))
+    gain = load_codec().net.gain(torch.tensor([rate / 255]))
     expected = projector(pooled(steps(*size).float()[None] / gain))[0] * 2.0**RESIDUAL_BITS
     found = PictureContext(tensors)(steps(*size), rate)
     assert found.shape == (5, WIDTH)

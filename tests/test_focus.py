@@ -66,7 +66,7 @@ def test_a_quality_keeps_its_rate_and_saves_bytes_outside(photo: Image.Image, ma
 def test_the_size_of_a_focused_file_is_estimated_within_a_few_bytes(
     photo: Image.Image, mask: np.ndarray
 ) -> None:
-    codec = load_codec(1)
+    codec = load_codec()
     analysed = codec.analyse(np.asarray(photo), focus=Focus.of(mask))
     assert abs(codec.estimate(analysed, 120) - len(codec.section(analysed, 120))) <= 8
 

@@ -368,7 +368,7 @@ async def test_linger_lets_a_batch_grow(broker: Broker) -> None:
 
 async def test_workers_are_known_while_they_give_signs_of_life(broker: Broker) -> None:
     assert await broker.workers() == []
-    worker = WorkerInfo("w1", "encoder", "1.0", 12.5, {"models": ["latent-1"]})
+    worker = WorkerInfo("w1", "encoder", "1.0", 12.5, {"models": ["latent-2"]})
     await broker.announce(worker)
     await broker.announce(worker)
     assert await broker.workers() == [worker]

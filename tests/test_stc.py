@@ -25,6 +25,7 @@ from picogram.errors import (
     UnsupportedProfile,
     UsageError,
 )
+from picogram.models import DEFAULT_LATENT
 from picogram.profiles.recipes import RECIPES
 from picogram.profiles.words import MAX_WORDS_SHARE, Choice, Prepared
 from picogram.semantics.description import Description, Region
@@ -83,7 +84,7 @@ def file(photos: list[Image.Image], words: Words) -> bytes:
 
 
 def with_sections(profile: Profile, **sections: bytes) -> bytes:
-    header = Header(profile, 64, 48, 1)
+    header = Header(profile, 64, 48, DEFAULT_LATENT)
     return serialise(Picogram(header, b"\x80", sections))
 
 
@@ -115,7 +116,7 @@ def test_without_a_given_caption_the_captioner_is_asked(photo: Image.Image) -> N
 @given(st.text(max_size=60))
 def test_any_text_round_trips(caption: str) -> None:
     (sections,) = coded(Description(caption))
-    (read,) = words_of().read([Picogram(Header(Profile.STC, 8, 8, 1), b"\x80", sections)])
+    (read,) = words_of().read([Picogram(Header(Profile.STC, 8, 8, DEFAULT_LATENT), b"\x80", sections)])
     assert (read.description, read.warnings) == (Description(caption), ())
 
 
@@ -319,7 +320,7 @@ def test_words_that_cannot_be_read_are_warnings(section: bytes, told: str, words
 def test_arbitrary_sections_never_stop_a_batch(words: Words) -> None:
     rng = np.random.default_rng(5)
     (good,) = coded(Description(CAPTION, OBJECTS))
-    files = [Picogram(Header(Profile.SEDIC, 8, 8, 1), b"\x80", good)]
+    files = [Picogram(Header(Profile.SEDIC, 8, 8, DEFAULT_LATENT), b"\x80", good)]
     for _ in range(150):
         noise = {name: rng.bytes(rng.integers(0, 40)) for name in ("caption", "objects")}
         files.append(replace(files[0], optional=noise))

@@ -176,7 +176,7 @@ def test_inspection_says_what_each_section_holds_and_costs() -> None:
     assert (caption.text, caption.coder, caption.problem) == ("A blue wall.", "static", None)
     assert caption.bits == 8 * caption.bytes == 8 * found.sections["caption"]
     assert caption.bpp == pytest.approx(caption.bits / (64 * 48))
-    assert found.details["latent"].coder == "latent-1"
+    assert found.details["latent"].coder == "latent-2"
     assert found.header_bytes + sum(found.sections.values()) == len(data)
 
 

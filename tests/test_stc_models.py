@@ -10,6 +10,7 @@ from PIL import Image
 import picogram
 from picogram.bitstream import Header, Picogram, Profile, parse
 from picogram.errors import ModelMissing
+from picogram.models import DEFAULT_LATENT
 from picogram.semantics.words import Words, default_words
 from picogram.text.coder import TextCoder
 
@@ -47,7 +48,7 @@ def test_its_captions_need_it_and_the_picture_does_not(photo: Image.Image, words
 
 
 def test_noise_for_a_caption_is_a_warning_or_nonsense_never_a_failure(words: Words) -> None:
-    header = Header(Profile.STC, 64, 48, 1)
+    header = Header(Profile.STC, 64, 48, DEFAULT_LATENT)
     noise = [bytes([7 * n % 200, 31 * n % 256, 99, n]) for n in range(8)]
     read = words.read([Picogram(header, b"\x80", {"caption": section}) for section in noise])
     assert all((r.description is None) == bool(r.warnings) for r in read)

@@ -107,8 +107,7 @@ def test_pictures_of_a_batch_hear_their_own_captions(photos: list[Image.Image]) 
 
 def test_its_files_name_the_model_that_reads_them_and_need_no_diffusion(photo: Image.Image) -> None:
     header = parse(encoded(photo, Ears()).data).header
-    assert header.model == TACO.latent
-    assert load_codec(TACO.latent).net.adapter is not None
+    assert load_codec(header.model).net.adapter is not None
     assert all(Profile.TACO not in plans for plans in PLANS.values())
 
 

@@ -127,13 +127,13 @@ def test_canceling_reaches_the_worker(visit: Visit, gateway: str, codec: Codec) 
 
 
 def test_what_the_server_refuses_is_said_in_its_words(visit: Visit, gateway: str, codec: Codec) -> None:
-    codec.error = ModelMissing("latent-1 <b>is missing</b>: run `picogram models pull`")
+    codec.error = ModelMissing("latent-2 <b>is missing</b>: run `picogram models pull`")
     page = visit(gateway)
     choose(page)
     encode(page)
     title, detail = problem(page).split("\n", 1)
     assert title == "Model missing"
-    assert detail.casefold() == "latent-1 <b>is missing</b>: run `picogram models pull`"
+    assert detail.casefold() == "latent-2 <b>is missing</b>: run `picogram models pull`"
     codec.error = None
     encode(page)
     finished(page)

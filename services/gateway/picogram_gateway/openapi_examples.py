@@ -74,7 +74,7 @@ INSPECT: Final[Schema] = {
     "width": 512,
     "height": 512,
     "downscale": 1,
-    "model": 1,
+    "model": 2,
     "rate": 20,
     "file_bytes": 683,
     "bpp": 0.02084,
@@ -85,7 +85,7 @@ INSPECT: Final[Schema] = {
             "bytes": 646,
             "bits": 5168,
             "bpp": 0.01971,
-            "coder": "latent-1",
+            "coder": "latent-2",
             "text": None,
             "problem": None,
         },
@@ -110,7 +110,7 @@ OBJECTS: Final = json.dumps([{"name": "dog", "detail": "wet", "mask": _MASK}])
 FOCUS_MASK: Final = json.dumps(_MASK)
 MODELS: Final[Schema] = {
     "profiles": ["base", "stc", "misc", "taco", "sedic"],
-    "models": [{"id": 1, "file": "latent-1.safetensors", "sha256": "9f86d081…"}],
+    "models": [{"id": 2, "file": "latent-2.safetensors", "sha256": "2f694144…"}],
     "text_models": [
         {"id": 1, "kind": "text", "file": "text-lm-1.safetensors", "sha256": "2442b1d7…", "state": "pulled"}
     ],

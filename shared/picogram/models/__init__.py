@@ -13,8 +13,8 @@ from typing import Any
 
 from picogram.errors import ModelDamaged, ModelMissing, UnknownModel
 
-DEFAULT_LATENT = 1
-"""Id of the latent model that new files are written with."""
+DEFAULT_LATENT = 2
+"""Id of the latent model that files of every profile are written with."""
 
 DEFAULT_DIFFUSION = 1
 """Id of the diffusion model that restores pictures; files do not depend on it."""

@@ -133,7 +133,7 @@ def _largest_file(candidate: _Candidate, rate: int, budget: int) -> bytes | None
 
 
 def _candidate(picture: Image.Image, halvings: int, order: Order) -> _Candidate:
-    codec, hints = load_codec(order.recipe.latent), order.hints
+    codec, hints = load_codec(), order.hints
     header = Header(order.recipe.profile, picture.width, picture.height, codec.model, halvings)
     if halvings:
         picture = picture.resize(header.coded_size, Image.Resampling.LANCZOS)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from picogram.bitstream import Picogram, Profile
 from picogram.errors import UnsupportedProfile, UsageError
-from picogram.models import DEFAULT_LATENT
 from picogram.semantics.description import Description, Region
 
 
@@ -28,8 +27,6 @@ class Recipe:
     """Sides that masks may have; those that a captioner finds have the first of them."""
     guided: bool = False
     """Whether a caption, which is not in the file, may guide the encoder."""
-    latent: int = DEFAULT_LATENT
-    """Id of the latent model that its files are written with."""
 
     @property
     def name(self) -> str:
@@ -43,7 +40,7 @@ RECIPES = {
         Recipe(Profile.BASE),
         Recipe(Profile.STC, ("caption",), ("caption",)),
         Recipe(Profile.MISC, ("caption", "objects"), ("caption",), max_objects=3, mask_sides=(8,)),
-        Recipe(Profile.TACO, guided=True, latent=2),
+        Recipe(Profile.TACO, guided=True),
         Recipe(
             Profile.SEDIC,
             ("caption", "objects"),
