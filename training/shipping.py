@@ -29,7 +29,7 @@ def ship(
     path = folder / f"{kind}-{model}.safetensors"
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)
     data = path.read_bytes()
-    manifest = {
+    manifest: dict[str, Any] = {
         "name": path.stem,
         "id": model,
         "kind": kind,

@@ -83,9 +83,12 @@ class Reference:
         return float(lpips_distance(self._alex, self._networks.alex(to_tensor(decoded)), heads))
 
     def _dists(self, decoded: Image.Image) -> float:
+        return self.dists_of(self._networks.vgg(to_tensor(decoded)))
+
+    def dists_of(self, features: list[Tensor]) -> float:
+        """DISTS from what ``Backbones.vgg`` gave for a decoded picture."""
         self._vgg = self._vgg or self._networks.vgg(to_tensor(self.image))
         networks = self._networks
-        features = networks.vgg(to_tensor(decoded))
         return float(dists_distance(self._vgg, features, networks.dists.alpha, networks.dists.beta))
 
     def _ms_ssim(self, decoded: Image.Image) -> float:

@@ -16,7 +16,7 @@ from picogram.errors import ModelDamaged, ModelMissing, UnknownModel
 DEFAULT_LATENT = 2
 """Id of the latent model that files of every profile are written with."""
 
-DEFAULT_DIFFUSION = 1
+DEFAULT_DIFFUSION = 2
 """Id of the diffusion model that restores pictures; files do not depend on it."""
 
 
