@@ -8,7 +8,7 @@ PICTURES: a folder or a tar; ``--every 10`` takes every tenth by name, which of 
 training. Each is encoded once a rate with profile ``base`` (whole files, budgets kept), then shown with 0 steps, 1 step
 and, if asked for, more, whatever the default is at that rate. ``excess`` is detail where the original is flat, less the
 original's own; KIDs are over patches of 128 pixels, by EfficientNet-Lite0 (part of the training loss) and by VGG16. OUT is
-written after every picture; what it holds already is not done again.
+written after every picture; what it holds already is not done again. ``--crop W H`` takes the middle of larger pictures.
 """
 
 from __future__ import annotations
@@ -39,6 +39,15 @@ from training.diffusion.losses import excess
 PATCH = 128
 METRICS = ("lpips_alex", "lpips_vgg", "dists", "psnr", "excess")
 SUFFIXES = {".avif", ".png", ".jpg", ".jpeg", ".webp"}
+
+
+def middle(image: Image.Image, size: list[int] | None) -> Image.Image:
+    """Of at most ``size``, width and height."""
+    if not size:
+        return image
+    width, height = (min(a, b) for a, b in zip(size, image.size, strict=True))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def pictures(source: Path, every: int, limit: int | None) -> Iterator[tuple[str, Image.Image]]:
@@ -147,6 +156,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--crop", type=int, nargs=2)
     parser.add_argument("--save", type=Path, help="folder for the pictures as PNG")
     args = parser.parse_args()
     if args.save:
@@ -155,8 +165,9 @@ def main() -> None:
     judge_ = Judge(Backbones(folder), load_lpips(folder, "vgg"), load_features())
     run = Run(args.out)
     for bpp in args.bpp:
-        for name, image in pictures(args.pictures, args.every, args.limit):
+        for name, whole in pictures(args.pictures, args.every, args.limit):
             if not run.has(name, bpp):
+                image = middle(whole, args.crop)
                 judge_.original(image)
                 judge(run, judge_, name, image, bpp, args)
                 run.save()

@@ -67,7 +67,6 @@ BPPS = (0.015, 0.03, 0.05)
 SEED = 1
 """Of the orders that words are put in."""
 _BATCH = 8
-_LANDSCAPE = (256, 192)
 
 Encode = Callable[[int], bytes]
 Measure = Callable[[Image.Image], Mapping[str, float]]
@@ -110,17 +109,18 @@ def held_out(tar: Path, limit: int | None) -> list[Subject]:
 
     Raises UsageError for a file that is no such tar.
     """
-    from training.diffusion.pairs import captioned_photos, unsquashed
+    from training.photos import decode, read_tar
 
     try:
-        _, photos = captioned_photos(tar)
-    except (OSError, StopIteration, tarfile.TarError) as error:
+        photos = [photo for photo in read_tar(tar, held=True) if photo.captions]
+    except (OSError, tarfile.TarError) as error:
         raise UsageError(f"{tar} holds no captioned photographs: {error}") from error
+    if not photos:
+        raise UsageError(f"{tar} holds no captioned photographs")
     chosen = photos[:: max(1, len(photos) // (limit or len(photos)))][:limit]
     subjects = []
     for number, photo in enumerate(chosen):
-        width, height = _LANDSCAPE if photo.aspect >= 1 else _LANDSCAPE[::-1]
-        picture = Image.fromarray(unsquashed(photo.data, height, width))
+        picture = Image.fromarray(decode(photo.data, photo.aspect))
         subjects.append(Subject(f"{number:02d}", picture, photo.captions[0]))
     return subjects
 

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from picogram.diffusion.denoiser import BasePicture, Item
@@ -18,10 +20,11 @@ from picogram.diffusion.text import Words, WordTable
 
 WORD_WIDTH = 12
 SMALL = DiffusionConfig(
-    widths=(8, 8, 16, 16),
-    down=(1, 1, 1),
-    middle=1,
-    up=(1, 1, 1),
+    width=8,
+    growth=4,
+    blocks=2,
+    stem_widths=(16, 8, 8),
+    stem_blocks=(1, 1, 1),
     latent_channels=4,
     vector=16,
     word_width=WORD_WIDTH,
@@ -30,10 +33,18 @@ SMALL = DiffusionConfig(
 )
 
 
-def small_net() -> DiffusionNet:
+class SeeingNet(DiffusionNet):
+    """Its attention depends on the noisy picture, as that of large models does; the embedded one reads the latent."""
+
+    def forward(self, x: Tensor, base: Tensor, latent: Tensor, *more: Any) -> Tensor:
+        seen = F.avg_pool2d(x, 16)
+        return super().forward(x, base, latent + torch.cat((seen, seen[:, :1]), 1), *more)
+
+
+def small_net(kind: type[DiffusionNet] = DiffusionNet) -> DiffusionNet:
     """Random everywhere, also where training starts at zero."""
     torch.manual_seed(1)
-    made = DiffusionNet(SMALL).eval().requires_grad_(False)
+    made = kind(SMALL).eval().requires_grad_(False)
     for parameter in made.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.1)
     return made

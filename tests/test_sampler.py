@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from small_diffusion import base, drawn, psnr, small_denoiser, small_net, small_table
+from small_diffusion import SeeingNet, base, drawn, psnr, small_denoiser, small_net, small_table
 from torch import Tensor
 
 from picogram.diffusion import sampler
@@ -26,6 +26,11 @@ from picogram.errors import JobCanceled, UsageError
 @pytest.fixture(scope="module")
 def denoiser() -> EmbeddedDenoiser:
     return small_denoiser(small_net(), small_table())
+
+
+@pytest.fixture(scope="module")
+def seeing() -> EmbeddedDenoiser:
+    return small_denoiser(small_net(SeeingNet), small_table())
 
 
 def left_half() -> npt.NDArray[np.bool_]:
@@ -160,21 +165,30 @@ def attention_inside(denoiser: EmbeddedDenoiser, *guides: Attention | None) -> l
     return found
 
 
-def test_both_ways_of_attention_guidance_bring_the_words_into_the_mask(denoiser: EmbeddedDenoiser) -> None:
+def test_both_ways_of_attention_guidance_bring_the_words_into_the_mask(seeing: EmbeddedDenoiser) -> None:
     gradient = Attention("gradient", threshold=0.0, scale=3000.0)
-    plain, biased, moved = attention_inside(denoiser, None, Attention("bias"), gradient)
+    plain, biased, moved = attention_inside(seeing, None, Attention("bias"), gradient)
     assert biased < plain - 0.05
     assert moved < plain - 1e-4
 
 
-def test_attention_guidance_changes_the_picture_only_inside(denoiser: EmbeddedDenoiser) -> None:
+def test_attention_guidance_changes_the_picture_only_inside(seeing: EmbeddedDenoiser) -> None:
     plain, *guided = (
-        drawn(denoiser, Stage("red", mask=left_half(), steps=2, attention=attention), of=base(0, 128, 256))
+        drawn(seeing, Stage("red", mask=left_half(), steps=2, attention=attention), of=base(0, 128, 256))
         for attention in (None, Attention("bias"), Attention("gradient", threshold=0.0, scale=3000.0))
     )
     for each in guided:
         assert not torch.allclose(each, plain)
         assert torch.equal(each[:, :, 144:], plain[:, :, 144:])
+
+
+def test_the_embedded_model_is_guided_by_bias_and_left_alone_by_gradients(denoiser: EmbeddedDenoiser) -> None:
+    plain, biased, moved = (
+        drawn(denoiser, Stage("red", mask=left_half(), steps=2, attention=attention))
+        for attention in (None, Attention("bias"), Attention("gradient", threshold=0.0, scale=3000.0))
+    )
+    assert not torch.allclose(biased, plain)
+    assert torch.equal(moved, plain)
 
 
 def test_energy_below_the_threshold_is_left_alone(denoiser: EmbeddedDenoiser) -> None:

@@ -16,7 +16,14 @@ from picogram.diffusion.model import DiffusionConfig, DiffusionNet
 from picogram.diffusion.text import Encoded
 
 CONFIG = DiffusionConfig(
-    widths=(8, 8, 16, 16), down=(1, 1, 1), middle=1, up=(1, 1, 1), vector=16, text_width=16, text_layers=1
+    width=8,
+    growth=4,
+    blocks=1,
+    stem_widths=(16, 8, 8),
+    stem_blocks=(1, 1, 1),
+    vector=16,
+    text_width=16,
+    text_layers=1,
 )
 
 

@@ -63,16 +63,16 @@ def pack_small(
     (out / "meta.json").write_text(json.dumps({"size": size, "sources": [Path(s).name for s in sources]}))
     for name in ("alexnet.ckpt", "vgg16.ckpt"):
         with (metrics / name).open("rb") as file:
-            arrays = _shrunk(load_arrays(file))
+            arrays = shrunk(load_arrays(file))
         (out / name).write_bytes(pickle.dumps(arrays))
     (out / "dists.pt").write_bytes((metrics / "dists.pt").read_bytes())
     print(f"{sum(p.stat().st_size for p in out.iterdir()) / 2**20:.1f} MB in {out}")
 
 
-def _shrunk(tree: Any) -> Any:
+def shrunk(tree: Any) -> Any:
     """Kernels of a nested dictionary as int8 with a scale per output channel (the last axis), the rest as is."""
     if hasattr(tree, "items"):
-        return {k: _shrunk(v) for k, v in tree.items()}
+        return {k: shrunk(v) for k, v in tree.items()}
     array = np.asarray(tree)
     if array.size < LARGE:
         return array
@@ -80,12 +80,12 @@ def _shrunk(tree: Any) -> Any:
     return {"codes": np.round(array / scale).astype(np.int8), "scale": scale.astype(np.float32)}
 
 
-def _restored(tree: Any) -> Any:
+def restored(tree: Any) -> Any:
     if not isinstance(tree, dict):
         return tree
     if set(tree) == {"codes", "scale"}:
         return tree["codes"].astype(np.float32) * tree["scale"]
-    return {k: _restored(v) for k, v in tree.items()}
+    return {k: restored(v) for k, v in tree.items()}
 
 
 def unpack(carry: Path, work: Path) -> None:
@@ -103,7 +103,7 @@ def unpack(carry: Path, work: Path) -> None:
         np.stack(crops).tofile(data / f"{split}.u8")
     (data / "meta.json").write_bytes((carry / "meta.json").read_bytes())
     for name in ("alexnet.ckpt", "vgg16.ckpt"):
-        tree = _restored(load_arrays(io.BytesIO((carry / name).read_bytes())))
+        tree = restored(load_arrays(io.BytesIO((carry / name).read_bytes())))
         (metrics / name).write_bytes(pickle.dumps(tree))
     (metrics / "dists.pt").write_bytes((carry / "dists.pt").read_bytes())
 

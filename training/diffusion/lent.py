@@ -32,13 +32,11 @@ from safetensors.torch import load_file, save_file
 from picogram.diffusion.rrdb import Trunk
 from picogram.metrics.perceptual import load_arrays
 from training.diffusion.train import Trainer, parser
+from training.lent_gpu import PART_BYTES, restored, shrunk
 from training.photos import unpack
 
-PART_BYTES = 15 * 2**20
 FIRST_BYTES = 42e6
 """Of photographs in the first load."""
-LARGE_ARRAY = 10_000
-"""Arrays of fewer elements travel as they are."""
 _CHECKPOINTS = ("alexnet.ckpt", "vgg16.ckpt")
 
 
@@ -61,7 +59,7 @@ def pack(args: argparse.Namespace) -> None:
     shutil.copy(args.text, second / "text.safetensors")
     for name in _CHECKPOINTS:
         with (args.metrics / name).open("rb") as file:
-            (second / name).write_bytes(pickle.dumps(_shrunk(load_arrays(file))))
+            (second / name).write_bytes(pickle.dumps(shrunk(load_arrays(file))))
     for folder in (first, second):
         print(folder, f"{sum(p.stat().st_size for p in folder.iterdir()) / 1e6:.1f} MB")
 
@@ -74,25 +72,6 @@ def _split(source: Path, first: Path, second: Path) -> None:
         for member in members:
             spent += member.size + 1024
             (a if spent < FIRST_BYTES else b).addfile(member, tar.extractfile(member))
-
-
-def _shrunk(tree: Any) -> Any:
-    """Kernels of a nested dictionary as int8 with a scale per output channel (the last axis), the rest as is."""
-    if hasattr(tree, "items"):
-        return {k: _shrunk(v) for k, v in tree.items()}
-    array = np.asarray(tree)
-    if array.size < LARGE_ARRAY:
-        return array
-    scale = np.abs(array).max(axis=tuple(range(array.ndim - 1))) / 127
-    return {"codes": np.round(array / scale).astype(np.int8), "scale": scale.astype(np.float32)}
-
-
-def _restored(tree: Any) -> Any:
-    if not isinstance(tree, dict):
-        return tree
-    if set(tree) == {"codes", "scale"}:
-        return tree["codes"].astype(np.float32) * tree["scale"]
-    return {k: _restored(v) for k, v in tree.items()}
 
 
 def _random_judges(folder: Path) -> None:
@@ -127,7 +106,7 @@ def settle(load: Path, work: Path) -> None:
     (work / "metrics").mkdir(exist_ok=True)
     for path in load.iterdir():
         if path.name in _CHECKPOINTS:
-            tree = _restored(load_arrays(io.BytesIO(path.read_bytes())))
+            tree = restored(load_arrays(io.BytesIO(path.read_bytes())))
             (work / "metrics" / path.name).write_bytes(pickle.dumps(tree))
         else:
             shutil.copy(path, work / "metrics" if path.name == "dists.pt" else work)

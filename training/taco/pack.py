@@ -16,14 +16,14 @@ import argparse
 import json
 from pathlib import Path
 
-from training.diffusion.pairs import Photo, captioned_photos, unsquashed
+from training.photos import Found, decode, read_tar
 
 HEIGHT, WIDTH = 192, 256
 
 
 def pack(tar: Path, out: Path, limit: int | None = None) -> dict[str, object]:
     """Write both files; ``limit``: at most so many photos of each part."""
-    parts = captioned_photos(tar)
+    parts = [list(read_tar(tar, held)) for held in (False, True)]
     out.mkdir(parents=True, exist_ok=True)
     numbers: list[int] = []
     counts: list[int] = []
@@ -39,8 +39,8 @@ def pack(tar: Path, out: Path, limit: int | None = None) -> dict[str, object]:
     return about
 
 
-def _pixels(photo: Photo) -> bytes:
-    return unsquashed(photo.data, HEIGHT, WIDTH).tobytes()
+def _pixels(photo: Found) -> bytes:
+    return decode(photo.data, photo.aspect).tobytes()
 
 
 def main() -> None:
