@@ -111,6 +111,14 @@ def test_its_files_name_the_model_that_reads_them_and_need_no_diffusion(photo: I
     assert all(Profile.TACO not in plans for plans in PLANS.values())
 
 
+@pytest.mark.parametrize("profile", ["base", "stc", "misc", "sedic"])
+def test_without_a_caption_its_latent_is_that_of_any_profile(photo: Image.Image, profile: str) -> None:
+    taco = parse(picogram.encode(photo, quality=30, profile="taco", caption=""))
+    words = None if profile == "base" else "an astronaut"
+    other = parse(picogram.encode(photo, quality=30, profile=profile, caption=words, objects=()))
+    assert (other.header.model, other.latent) == (taco.header.model, taco.latent)
+
+
 def test_objects_have_no_place_in_it(photo: Image.Image) -> None:
     with pytest.raises(UsageError, match="carries no objects"):
         picogram.encode(photo, profile="taco", objects=[picogram.Region("dog", "", np.ones((8, 8), bool))])

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turn a training checkpoint into the shipped model: fp16 transforms, an integer entropy model, measured tables.
 
-    python -m training.export_latent RUN/last.pt --data CROPS --model 1 --out shared/picogram/models/weights
+    python -m training.export_latent RUN/last.pt --data CROPS --model 2 --out shared/picogram/models/weights
 
 The count tables are not the Gaussians or logistics of training but what the integer model really meets: residuals of
 training crops, collected per scale index, smoothed by a logistic of that scale.

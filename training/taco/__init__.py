@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Training of the latent model of profile ``taco``: text adapter and joint image-text loss."""
+"""Training of the latent model that listens: text adapter and joint image-text loss."""

@@ -24,7 +24,7 @@ from picogram.profiles.hints import Hints
 from picogram.profiles.recipes import BASE, Recipe
 
 _PROBES = 6
-_TYPICAL_BPP, _TYPICAL_SLOPE = 0.009, 0.0115
+_TYPICAL_BPP, _TYPICAL_SLOPE = 0.0038, 0.0147
 """Bits per pixel of a photograph at rate index 0, and growth of its logarithm per index."""
 _SHRINK_BELOW = 2
 """A picture is halved when its budget only reaches rate indices under this at the larger size."""
