@@ -38,7 +38,7 @@ class DenseBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         found = x
         for conv in self.convs[:-1]:
-            found = torch.cat((found, F.leaky_relu(conv(found), SLOPE)), 1)
+            found = torch.cat((found, F.leaky_relu(conv(found), SLOPE, inplace=True)), 1)
         return x + SCALE * self.convs[-1](found)
 
 
@@ -87,6 +87,7 @@ class Trunk(nn.Module):
         """Features to ``[B, 3, 4h, 4w]``, not clamped."""
         found = features
         for conv in (self.up1, self.up2):
-            found = F.leaky_relu(conv(F.interpolate(found, scale_factor=2, mode="nearest")), SLOPE)
-        out: Tensor = self.last(F.leaky_relu(self.hr(found), SLOPE))
+            found = F.interpolate(found, scale_factor=2, mode="nearest")
+            found = F.leaky_relu(conv(found), SLOPE, inplace=True)
+        out: Tensor = self.last(F.leaky_relu(self.hr(found), SLOPE, inplace=True))
         return out

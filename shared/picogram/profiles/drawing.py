@@ -107,14 +107,16 @@ _FULL = Pass(40, 7.0, negative=NEGATIVE)
 PLANS: Final[Mapping[str, Mapping[Profile, Plan]]] = {
     "embedded": {
         Profile.BASE: Plan(Pass(1), finest=_FINEST),
-        Profile.STC: Plan(Pass(2), finest=_FINEST),
-        Profile.MISC: Plan(Pass(2), Pass(1), finest=_FINEST),
-        Profile.SEDIC: Plan(Pass(2), Pass(1, attention=_ORAG), finest=_FINEST),
+        Profile.STC: Plan(Pass(1), finest=_FINEST),
+        Profile.MISC: Plan(Pass(1), Pass(1), finest=_FINEST),
+        Profile.TACO: Plan(Pass(1), finest=_FINEST),
+        Profile.SEDIC: Plan(Pass(1), Pass(1, attention=_ORAG), finest=_FINEST),
     },
     "many-step": {
         Profile.BASE: Plan(Pass(20, negative=NEGATIVE)),
         Profile.STC: Plan(_FULL),
         Profile.MISC: Plan(_FULL, Pass(3, 3.5, negative=NEGATIVE)),
+        Profile.TACO: Plan(Pass(20, negative=NEGATIVE)),
         Profile.SEDIC: Plan(
             Pass(20, 7.0, negative=NEGATIVE),
             Pass(10, 3.5, control="previous", negative=NEGATIVE, attention=_ORAG),
@@ -124,6 +126,7 @@ PLANS: Final[Mapping[str, Mapping[Profile, Plan]]] = {
         Profile.BASE: Plan(Pass(1)),
         Profile.STC: Plan(Pass(1)),
         Profile.MISC: Plan(Pass(1), Pass(1)),
+        Profile.TACO: Plan(Pass(1)),
         Profile.SEDIC: Plan(Pass(1), Pass(1, attention=_ORAG)),
     },
 }
