@@ -7,8 +7,8 @@
 PICTURES: a folder or a tar; ``--every 10`` takes every tenth by name, which of ``photos1024.tar`` are those held out from
 training. Each is encoded once a rate with profile ``base`` (whole files, budgets kept), then shown with 0 steps, 1 step
 and, if asked for, more, whatever the default is at that rate. ``excess`` is detail where the original is flat, less the
-original's own; KIDs are over patches of 128 pixels, by EfficientNet-Lite0 (part of the training loss) and by VGG16. OUT is
-written after every picture; what it holds already is not done again. ``--crop W H`` takes the middle of larger pictures.
+original's own; KIDs are over patches of 128 pixels, by EfficientNet-Lite0 (part of the training loss) and by VGG16.
+``--crop W H`` takes the middle of larger pictures. OUT is written after every picture; what it holds is not done again.
 """
 
 from __future__ import annotations
@@ -125,13 +125,19 @@ class Run:
             rows = [r for r in self.rows if (r["target"], r["steps"]) == (bpp, steps)]
             means = {k: float(np.mean([r[k] for r in rows])) for k in ("bpp", "seconds", *METRICS)}
             pairs = zip(self.seen[f"original {bpp}"], self.seen[f"{steps} {bpp}"], strict=True)
-            real, fake = ([torch.cat(p).float() for p in zip(*side, strict=True)] for side in zip(*pairs, strict=True))
-            kids = {f"kid_{n}": kid(a, b)[0] for n, a, b in zip(("efficient", "vgg"), real, fake, strict=True)}
+            real, fake = (
+                [torch.cat(p).float() for p in zip(*side, strict=True)] for side in zip(*pairs, strict=True)
+            )
+            kids = {
+                f"kid_{n}": kid(a, b)[0] for n, a, b in zip(("efficient", "vgg"), real, fake, strict=True)
+            }
             found.append({"target": bpp, "steps": steps, "pictures": len(rows), **means, **kids})
         return found
 
 
-def judge(run: Run, judge_: Judge, name: str, image: Image.Image, bpp: float, args: argparse.Namespace) -> None:
+def judge(
+    run: Run, judge_: Judge, name: str, image: Image.Image, bpp: float, args: argparse.Namespace
+) -> None:
     """One picture at one rate in every way."""
     data = picogram.encode(image, bpp=bpp)
     run.seen.setdefault(f"original {bpp}", []).append(judge_.rows)
@@ -141,7 +147,13 @@ def judge(run: Run, judge_: Judge, name: str, image: Image.Image, bpp: float, ar
         seconds = time.process_time() - begun
         metrics, rows = judge_(drawn)
         run.seen.setdefault(f"{steps} {bpp}", []).append(rows)
-        about = {"picture": name, "target": bpp, "steps": steps, "bytes": len(data), "rate": picogram.inspect(data).rate}
+        about = {
+            "picture": name,
+            "target": bpp,
+            "steps": steps,
+            "bytes": len(data),
+            "rate": picogram.inspect(data).rate,
+        }
         run.rows.append(about | {"bpp": bits_per_pixel(len(data), image.size), "seconds": seconds} | metrics)
         print(name, bpp, steps, " ".join(f"{k} {v:.4f}" for k, v in metrics.items()), flush=True)
         if args.save:

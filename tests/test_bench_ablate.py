@@ -274,7 +274,7 @@ def test_results_say_which_words_and_weights_made_them(result: tables.Ablation) 
     picture = result.pictures["b.png"]
     assert (picture["caption"], picture["objects"]) == ("A red boat.", "boat: red, small")
     assert picture["caption_when_shuffled"] in ("a.png", "c.png")
-    assert {"latent-2", "diffusion-1", "captioner-1"} <= set(result.models)
+    assert {"latent-2", "diffusion-2", "captioner-1"} <= set(result.models)
     assert result.settings["plans"]["stc"]["overall"]["steps"] >= 1
 
 

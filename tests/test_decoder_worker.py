@@ -232,7 +232,7 @@ def test_a_missing_model_ends_the_warm_up_but_base_pictures_still_come(
     monkeypatch: pytest.MonkeyPatch, file: bytes
 ) -> None:
     def missing() -> None:
-        raise ModelMissing("diffusion-1 is missing")
+        raise ModelMissing("diffusion-2 is missing")
 
     monkeypatch.setattr("picogram.diffusion.embedded.load_denoiser", missing)
     handler = DecoderHandler()

@@ -7,12 +7,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from small_diffusion import SMALL, WORD_WIDTH, base, drawn, small_denoiser, small_net, small_table
+from small_diffusion import SMALL, WORD_WIDTH, small_net, small_table
 from torch import Tensor
 
 from picogram.diffusion.bridge import MAX_STEPS, NOISE, Condition, draw_noise, euler, mix, times
 from picogram.diffusion.model import DiffusionNet
-from picogram.diffusion.stages import Stage
 from picogram.diffusion.text import MAX_WORDS, Encoded, WordTable, no_words
 from picogram.latent.transforms import Synthesis, TransformConfig
 

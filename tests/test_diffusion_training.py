@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Training the diffusion model: photographs, the frozen codec, published weights, judges, resuming; synthetic pictures."""
+"""Training the diffusion model: photographs, the frozen codec, published weights, judges, resuming."""
 
 from __future__ import annotations
 
@@ -119,7 +119,9 @@ def test_captions_come_with_their_photographs_and_the_last_tenth_is_held_out(fol
     assert decode(held[0].data).shape == (64, 64, 3)
 
 
-def test_windows_are_cut_from_the_photographs_and_captions_are_dropped_as_often_as_asked(folder: Path) -> None:
+def test_windows_are_cut_from_the_photographs_and_captions_are_dropped_as_often_as_asked(
+    folder: Path,
+) -> None:
     bank = PhotoBank(folder / "photos", CPU, np.random.default_rng(1))
     batch = bank.windows(6, 64, natural=1.0)
     assert batch.originals.shape == (6, 3, 64, 64)
@@ -138,7 +140,9 @@ def test_windows_are_cut_from_the_photographs_and_captions_are_dropped_as_often_
 
 def test_the_frozen_codec_gives_what_decoders_have(folder: Path) -> None:
     frozen, codec = FrozenCodec(latent_weights(DEFAULT_LATENT)), load_codec()
-    x = torch.stack([torch.from_numpy(np.array(synthetic(i, 128, 128))).permute(2, 0, 1) / 255 for i in (1, 2)])
+    x = torch.stack(
+        [torch.from_numpy(np.array(synthetic(i, 128, 128))).permute(2, 0, 1) / 255 for i in (1, 2)]
+    )
     rates = [60, 180]
     position = torch.tensor(rates) / 255
     base, latent = frozen(x, position)
@@ -175,7 +179,9 @@ def test_published_weights_are_read_and_fewer_blocks_kept(tmp_path: Path) -> Non
     fewer.load_state_dict(pretrained.pruned(found, 3))
     assert pretrained.kept(3, 5) == [0, 2, 4]
     for to, source in enumerate((0, 2, 4)):
-        assert torch.equal(fewer.blocks[to].dense[1].convs[4].weight, found.blocks[source].dense[1].convs[4].weight)
+        assert torch.equal(
+            fewer.blocks[to].dense[1].convs[4].weight, found.blocks[source].dense[1].convs[4].weight
+        )
 
 
 @pytest.mark.parametrize("damage", [lambda d: d[:-3], lambda d: d + b"\0" * 8, lambda d: b"\1" + d[1:]])
@@ -224,7 +230,9 @@ def test_a_run_by_the_clock_ends_with_it(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
-def test_parts_of_weights_come_back_whole(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_weights_come_back_whole(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lent, "PART_BYTES", 1000)
     save_file({"a": torch.arange(2000.0)}, tmp_path / "average.safetensors")
     out = tmp_path / "out"

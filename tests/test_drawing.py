@@ -20,7 +20,7 @@ from picogram.diffusion.embedded import EmbeddedDenoiser, load_denoiser
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Stage
 from picogram.errors import JobCanceled, ModelDamaged, UsageError
-from picogram.profiles.drawing import PLANS, Drawing, Pass, Plan, base_picture, draw, plan
+from picogram.profiles.drawing import LARGEST, PLANS, Drawing, Pass, Plan, base_picture, draw, plan
 from picogram.semantics.description import Description, Region
 
 
@@ -38,8 +38,8 @@ def region(name: str, side: int = 8) -> Region:
 WORDS = Description("A dog on a beach.", (region("dog"), region("ball")))
 
 
-def test_every_profile_but_taco_has_a_plan_for_every_kind_of_model() -> None:
-    wanted = {Profile.BASE, Profile.STC, Profile.MISC, Profile.SEDIC}
+def test_every_profile_has_a_plan_for_every_kind_of_model() -> None:
+    wanted = set(Profile)
     assert {kind: set(plans) for kind, plans in PLANS.items()} == {
         kind: wanted for kind in ("embedded", "one-step", "many-step")
     }
@@ -63,9 +63,15 @@ def test_callers_change_steps_and_guidance() -> None:
     assert objects[0].seed == 9
 
 
-def test_no_steps_and_no_plan_leave_the_base_picture() -> None:
-    assert plan(Profile.STC, "embedded", 0.2, WORDS, Drawing(steps=0)) == ()
-    assert plan(Profile.TACO, "embedded", 0.2, None, Drawing()) == ()
+@pytest.mark.parametrize("profile", Profile)
+def test_no_steps_leave_the_base_picture(profile: Profile) -> None:
+    assert plan(profile, "embedded", 0.2, WORDS, Drawing(steps=0)) == ()
+
+
+@pytest.mark.parametrize("profile", Profile)
+def test_the_embedded_model_draws_with_one_step_at_any_rate(profile: Profile) -> None:
+    for rate in (0.0, 1.0):
+        assert [stage.steps for stage in plan(profile, "embedded", rate, None, Drawing())] == [1]
 
 
 def test_guidance_of_a_one_step_model_is_refused() -> None:
@@ -79,6 +85,14 @@ def test_files_finer_than_the_plan_asks_stay_as_they_are(monkeypatch: pytest.Mon
     assert plan(Profile.BASE, "embedded", 0.31, None, Drawing()) == ()
     assert len(plan(Profile.BASE, "embedded", 0.29, None, Drawing())) == 1
     assert len(plan(Profile.BASE, "embedded", 0.31, None, Drawing(steps=2))) == 1
+
+
+def test_large_pictures_are_drawn_when_asked_for() -> None:
+    large = LARGEST["embedded"] + 1
+    assert plan(Profile.BASE, "embedded", 0.2, None, Drawing(), large) == ()
+    assert len(plan(Profile.BASE, "embedded", 0.2, None, Drawing(), large - 1)) == 1
+    assert len(plan(Profile.BASE, "embedded", 0.2, None, Drawing(steps=1), large)) == 1
+    assert len(plan(Profile.BASE, "many-step", 0.2, None, Drawing(), large)) == 1
 
 
 @pytest.mark.parametrize(
@@ -167,7 +181,7 @@ def test_objects_and_an_empty_caption_and_no_objects_are_drawn(file: bytes) -> N
 def test_a_damaged_model_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from picogram.diffusion import embedded
 
-    manifest = embedded.shipped_manifest("diffusion-1")
+    manifest = embedded.shipped_manifest("diffusion-2")
     monkeypatch.setattr(embedded, "shipped_manifest", lambda name: manifest | {"sha256": "0" * 64})
     with pytest.raises(ModelDamaged):
         load_denoiser.__wrapped__()

@@ -70,7 +70,7 @@ def test_kernels_and_batches_of_eight_decode_golden_files_alike(name: str, kerne
 
 @names
 def test_golden_files_look_the_same(name: str) -> None:
-    picture = picogram.decode(read(name))
+    picture = picogram.decode(read(name), steps=0)
     assert list(picture.size) == MANIFEST[name]["size"]
     difference = np.abs(np.subtract(thumbnail(picture), MANIFEST[name]["thumbnail"]))
     assert int(difference.max()) <= 2

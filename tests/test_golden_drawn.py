@@ -24,7 +24,7 @@ def test_a_golden_file_looks_as_it_did(profile: str) -> None:
         assert psnr(window(picogram.decode(data)), expected) >= TOLERANCE
 
 
-@pytest.mark.parametrize("profile", ["base", "stc", "misc", "sedic"])
+@pytest.mark.parametrize("profile", ["base", "stc", "misc", "sedic", "taco"])
 def test_golden_pictures_are_not_base_pictures(profile: str) -> None:
     base = window(picogram.decode(FILES[profile].read_bytes(), steps=0))
     with Image.open(drawn(profile)) as image:

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Photographs as training reads them: at natural resolution, decoded once, random windows cut on the training device.
 
-    python -m training.photos select --large photos1024.tar photos.tar --captioned flickr8k.tar --out CARRY [--megabytes 58]
+    python -m training.photos select --large photos1024.tar photos.tar --captioned flickr8k.tar --out CARRY
     python -m training.photos unpack CARRY PHOTOS
 
-``select`` leaves out what is held out for measuring and writes ``photos.tar`` (files as they are, in random order, up to
-a size), ``captions.json`` (token ids, renumbered) and ``words.safetensors`` (their vectors); ``unpack`` decodes them to
+``select`` leaves out what is held out for measuring and writes ``photos.tar`` (files as they are, shuffled, up to
+``--megabytes``), ``captions.json`` (token ids, renumbered) and ``words.safetensors`` (their vectors); ``unpack`` decodes them to
 ``photos.u8`` (RGB bytes one picture after another) and ``photos.json``. Held out: of ``photos1024.tar`` every tenth
 picture by name, of all others the last tenth.
 """
@@ -218,7 +218,9 @@ class PhotoBank:
         """``[h, w, 3] uint8`` to ``[3, *size]`` 0..1, mirrored half of the time."""
         x = part.permute(2, 0, 1).float().div_(255)
         if tuple(part.shape[:2]) != size:
-            x = F.interpolate(x[None], size, mode="bicubic", antialias=True, align_corners=False)[0].clamp_(0, 1)
+            x = F.interpolate(x[None], size, mode="bicubic", antialias=True, align_corners=False)[0].clamp_(
+                0, 1
+            )
         return x.flip(2) if self.rng.random() < 0.5 else x
 
 

@@ -146,7 +146,11 @@ def rehearse(load: Path, work: Path, recipe: Path, steps: int) -> None:
                     made.step += 1
                 value, spent = float(loss), time.time() - begun
                 speed = steps * made.recipe.batch / spent
-                print(*more, f"phase {number} {part}: {spent:.1f} s, {speed:.0f}/s, loss {value:.3f}", flush=True)
+                print(
+                    *more,
+                    f"phase {number} {part}: {spent:.1f} s, {speed:.0f}/s, loss {value:.3f}",
+                    flush=True,
+                )
         if made.device.type == "cuda":
             print(f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB", flush=True)
         del made

@@ -64,7 +64,9 @@ def pruned(trunk: Trunk, blocks: int) -> dict[str, Tensor]:
     found = {name: value for name, value in state.items() if not name.startswith("blocks.")}
     for to, source in enumerate(kept(blocks, len(trunk.blocks))):
         prefix = f"blocks.{source}."
-        found |= {f"blocks.{to}.{n.removeprefix(prefix)}": v for n, v in state.items() if n.startswith(prefix)}
+        found |= {
+            f"blocks.{to}.{n.removeprefix(prefix)}": v for n, v in state.items() if n.startswith(prefix)
+        }
     return found
 
 

@@ -11,6 +11,7 @@ A job that is canceled, or that fails, leaves the others of its batch alone.
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -114,7 +115,8 @@ class DecoderHandler:
         kind = self._denoiser.kind if self._denoiser else EMBEDDED
         file, drawing = order.file, order.drawing
         rate = file.latent[0] / (RATE_COUNT - 1)
-        stages = plan(file.header.profile, kind, rate, order.description, drawing)
+        pixels = math.prod(file.header.coded_size)
+        stages = plan(file.header.profile, kind, rate, order.description, drawing, pixels)
         last = {"steps": stages[-1].steps, "guidance": stages[-1].guidance} if stages else {"steps": 0}
         return {**last, "seed": drawing.seed, "model": self._name}
 

@@ -113,6 +113,8 @@ class Denoiser(Protocol):
     """Picture sides must be multiples of this many pixels."""
     tile: int
     """Larger pictures are done in windows of this many pixels a side."""
+    batch_pixels: int
+    """Pixels of the pictures that share a pass, at most; a larger picture has passes of its own."""
     kind: str
     """Which of a profile's tables of stages suits it: ``embedded``, ``one-step`` or ``many-step``."""
 

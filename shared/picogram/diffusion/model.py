@@ -126,7 +126,10 @@ class DiffusionNet(nn.Module):
         stem.spread.copy_(synthesis.spread.flatten())
         copies: list[tuple[Any, Any]] = [
             (stem.enter, synthesis.stem),
-            *((getattr(stem, n), getattr(synthesis, n)) for n in ("rate", "coarse", "up8", "middle", "up4", "fine")),
+            *(
+                (getattr(stem, n), getattr(synthesis, n))
+                for n in ("rate", "coarse", "up8", "middle", "up4", "fine")
+            ),
         ]
         for to, source in copies:
             to.load_state_dict(source.state_dict())

@@ -39,7 +39,8 @@ class DenseBlock(nn.Module):
         found = x
         for conv in self.convs[:-1]:
             found = torch.cat((found, F.leaky_relu(conv(found), SLOPE, inplace=True)), 1)
-        return x + SCALE * self.convs[-1](found)
+        out: Tensor = x + SCALE * self.convs[-1](found)
+        return out
 
 
 class Block(nn.Module):

@@ -27,7 +27,6 @@ from picogram.diffusion.windows import blend, cover
 
 EDGE = 16
 """Width in pixels over which a mask's edge fades."""
-MAX_BATCH_PIXELS = 4 * 2**20
 
 Watch = Callable[[int, float], None]
 """``watch(index, fraction)``: a picture's progress, 0 to 1, after each step; may raise to give it up."""
@@ -64,7 +63,7 @@ def restore(
             grouped.setdefault(key, []).append(index)
     for indices in grouped.values():
         pixels = items[indices[0]].base.pixels[0].numel()
-        size = max(1, MAX_BATCH_PIXELS // pixels)
+        size = max(1, denoiser.batch_pixels // pixels)
         for start in range(0, len(indices), size):
             some = indices[start : start + size]
             done = _run(denoiser, _group(denoiser, some, [items[i] for i in some]), watch)

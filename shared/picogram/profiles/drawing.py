@@ -91,7 +91,7 @@ class Pass:
 class Plan:
     """``each`` object of the file in order, by its name and detail inside its mask; then ``overall``, by the caption.
 
-    ``finest``: files of a higher rate (0..1) stay as they are, for the base picture is better there.
+    ``finest``: files of a higher rate (0..1) stay as they are, for the base picture is better there (1.0: none).
     """
 
     overall: Pass
@@ -100,17 +100,14 @@ class Plan:
 
 
 _ORAG = Attention("bias")
-_FINEST: Final = 0.75
-"""About 0.06 bits per pixel on held-out photographs: above, the embedded model no longer betters LPIPS
-(docs/profiles/base.md)."""
 _FULL = Pass(40, 7.0, negative=NEGATIVE)
 PLANS: Final[Mapping[str, Mapping[Profile, Plan]]] = {
     "embedded": {
-        Profile.BASE: Plan(Pass(1), finest=_FINEST),
-        Profile.STC: Plan(Pass(1), finest=_FINEST),
-        Profile.MISC: Plan(Pass(1), Pass(1), finest=_FINEST),
-        Profile.TACO: Plan(Pass(1), finest=_FINEST),
-        Profile.SEDIC: Plan(Pass(1), Pass(1, attention=_ORAG), finest=_FINEST),
+        Profile.BASE: Plan(Pass(1)),
+        Profile.STC: Plan(Pass(1)),
+        Profile.MISC: Plan(Pass(1), Pass(1)),
+        Profile.TACO: Plan(Pass(1)),
+        Profile.SEDIC: Plan(Pass(1), Pass(1, attention=_ORAG)),
     },
     "many-step": {
         Profile.BASE: Plan(Pass(20, negative=NEGATIVE)),
@@ -134,17 +131,29 @@ PLANS: Final[Mapping[str, Mapping[Profile, Plan]]] = {
 finds its best near 10 an object and 20."""
 
 
+LARGEST: Final[Mapping[str, int]] = {"embedded": 4_000_000}
+"""Pixels up to which a kind of model draws by default: on two cores of a laptop that takes about a minute, and a server
+gives a job two. Who names ``steps`` gets them at any size."""
+
+
 def plan(
-    profile: Profile, kind: str, rate: float, description: Description | None, drawing: Drawing
+    profile: Profile,
+    kind: str,
+    rate: float,
+    description: Description | None,
+    drawing: Drawing,
+    pixels: int = 0,
 ) -> tuple[Stage, ...]:
-    """The stages of one file for a model of that kind; none: the base picture stays as it is.
+    """The stages of one file for a model of that kind; none: the base picture stays as it is. ``pixels``: as coded.
 
     Raises UsageError for guidance of a one-step model, which was made without.
     """
     if kind == "one-step" and drawing.guidance not in (None, 1):
         raise UsageError("this decoder's model takes one step and no guidance: leave guidance out, or 1")
     chosen = PLANS[kind].get(profile)
-    if chosen is None or drawing.steps == 0 or (drawing.steps is None and rate > chosen.finest):
+    if chosen is None or drawing.steps == 0:
+        return ()
+    if drawing.steps is None and (rate > chosen.finest or pixels > LARGEST.get(kind, pixels)):
         return ()
     words = description or Description()
     each, overall = chosen.each, chosen.overall
@@ -218,7 +227,8 @@ def draw(
     for index, (file, words, drawing) in enumerate(zip(files, descriptions, drawings, strict=True)):
         try:
             base = base_picture(file)
-            stages = plan(file.header.profile, kind, base.rate, words, drawing)
+            pixels = base.pixels[0].numel()
+            stages = plan(file.header.profile, kind, base.rate, words, drawing, pixels)
             picture = finished(base.pixels, file)
             watches[index].preview(picture)
             outcomes.append(picture)

@@ -33,6 +33,7 @@ class HubDenoiser:
     def __init__(self, model: HubModel, parts: Parts) -> None:
         self.model, self.parts = model, parts
         self.align, self.tile = model.align, model.tile
+        self.batch_pixels = 4 * 2**20
         self.kind: str = model.kind
         self.layers = guided_layers(parts.unet)
         parts.vae.enable_slicing()
