@@ -3,7 +3,6 @@
 """Picogram's main job, end to end: real photographs through a real server, beside AVIF of the same size.
 
     skimage photos ──POST /v1/encode?bpp=──> .pico ──POST /v1/decode──> PNG ──> table, side-by-side.png
-                  └─POST /v1/encode?profile=stc──> .pico ──POST /v1/decode──> PNG and caption
 
 Run ``scripts/demo``, or ``python examples/demo.py`` where ``picogram-codec[demo]`` is installed. The photos
 come with scikit-image: nothing is downloaded.
@@ -22,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 import httpx2
 import numpy as np
@@ -37,7 +35,6 @@ from picogram.metrics.fidelity import ms_ssim, psnr
 OUT = Path("demo-out")
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 BUDGETS = (0.02, 0.04, 0.08)
-CAPTIONED = 0.03
 AVIF_SCALES = (1, 2, 4)
 CELL, LABEL, GAP = 384, 24, 8
 START_SECONDS = 180
@@ -117,21 +114,6 @@ def picogram_file(client: httpx2.Client, photo: str, original: Image.Image, budg
     image, decode_seconds = post(client, "/v1/decode", data, headers)
     picture = Image.open(io.BytesIO(image)).convert("RGB")
     return Coded(photo, "picogram", budget, data, picture, {}, encode_seconds, decode_seconds)
-
-
-def show_caption(client: httpx2.Client, photo: str, original: Image.Image) -> None:
-    """Encode with the profile that carries a caption; print what the decoder says and what the words cost."""
-    kind = {"content-type": "image/png"}
-    response = client.post(f"/v1/encode?profile=stc&bpp={CAPTIONED}", content=png(original), headers=kind)
-    if response.status_code != 200:
-        console.print(f"{photo}: no caption ({response.json().get('detail', response.status_code)})")
-        return
-    (OUT / f"{photo}-stc.pico").write_bytes(response.content)
-    headers = {"content-type": "application/vnd.picogram", "accept": "image/png"}
-    decoded = client.post("/v1/decode", content=response.content, headers=headers)
-    caption = unquote(decoded.headers.get("x-picogram-caption", ""))
-    cost = response.headers.get("x-picogram-caption-bytes", "0")
-    console.print(f'{photo}: "{caption}" ({cost} of {len(response.content)} bytes)')
 
 
 def avif_like(coded: Coded, original: Image.Image) -> Coded:
@@ -296,9 +278,6 @@ def main() -> None:
                 ours = picogram_file(client, photo, original, budget)
                 theirs = avif_like(ours, original)
                 pairs.append((measured(ours, original, measure), measured(theirs, original, measure)))
-        console.print("With words (profile stc): what the decoder gets to know beside the picture")
-        for photo, original in originals.items():
-            show_caption(client, photo, original)
     picture = side_by_side(originals, pairs)
     table = show(*rows([coded for pair in pairs for coded in pair]))
     console.print("Reconstructions are partly imagined: not for evidence, medicine or identity.")

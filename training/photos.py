@@ -6,9 +6,9 @@
     python -m training.photos unpack CARRY PHOTOS
 
 ``select`` leaves out what is held out for measuring and writes ``photos.tar`` (files as they are, shuffled, up to
-``--megabytes``), ``captions.json`` (token ids, renumbered) and ``words.safetensors`` (their vectors); ``unpack`` decodes them to
-``photos.u8`` (RGB bytes one picture after another) and ``photos.json``. Held out: of ``photos1024.tar`` every tenth
-picture by name, of all others the last tenth.
+``--megabytes``), ``captions.json`` (token ids, renumbered) and ``words.safetensors`` (their vectors); ``unpack``
+decodes them to ``photos.u8`` (RGB bytes one picture after another) and ``photos.json``. Held out: of ``photos1024.tar``
+every tenth picture by name, of all others the last tenth.
 """
 
 from __future__ import annotations
