@@ -19,7 +19,7 @@ from picogram.diffusion.denoiser import Batch, Item, Window
 from picogram.diffusion.embedded import EmbeddedDenoiser
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import MAX_SEED, MAX_STEPS, Attention, Stage
-from picogram.diffusion.windows import blend, cover
+from picogram.diffusion.windows import around, blend, cover
 from picogram.errors import JobCanceled, UsageError
 
 
@@ -206,6 +206,33 @@ def test_windows_cover_everything_and_weights_add_up() -> None:
     assert bool((seen >= 1).all())
     x = torch.rand(1, 2, 100, 260)
     assert torch.allclose(blend(x, windows, lambda w: w.of(x)), x, atol=1e-5)
+
+
+def test_windows_around_a_mask_cover_it_and_its_surroundings_only() -> None:
+    mask = torch.zeros(1, 1, 128, 256)
+    mask[..., 40:60, 100:110] = 1
+    seen = torch.zeros(128, 256)
+    for w in around(mask, 16, 32, 16):
+        w.of(seen).add_(1)
+        assert w.top % 16 == w.left % 16 == 0
+    assert bool((seen[24:76, 84:126] >= 1).all())
+    assert float(seen[:16].sum() + seen[80:].sum() + seen[:, :80].sum() + seen[:, 128:].sum()) == 0
+    assert around(torch.zeros(1, 1, 32, 32), 16, 32, 16) == []
+    x = torch.rand(1, 3, 128, 256)
+    assert torch.equal(blend(x, [], lambda w: w.of(x)), x)
+    doubled = blend(x, around(mask, 16, 32, 16), lambda w: 2 * w.of(x))
+    assert torch.allclose(doubled[..., 40:60, 100:110], 2 * x[..., 40:60, 100:110], atol=1e-4)
+    assert torch.equal(doubled[:, :, :16], x[:, :, :16])
+
+
+def test_an_object_is_drawn_as_in_the_whole_picture(denoiser: EmbeddedDenoiser) -> None:
+    corner = np.zeros((8, 8), np.bool_)
+    corner[1:3, 1:3] = True
+    stage, of = Stage("red", mask=corner, steps=2), base(0, 512, 512)
+    here = drawn(denoiser, stage, of=of)
+    everywhere = small_denoiser(small_net(), small_table())
+    everywhere.reach = None
+    assert psnr(here, drawn(everywhere, stage, of=of)) > 45
 
 
 def test_colours_come_from_the_base_picture_and_detail_stays() -> None:

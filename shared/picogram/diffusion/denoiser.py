@@ -113,6 +113,8 @@ class Denoiser(Protocol):
     """Picture sides must be multiples of this many pixels."""
     tile: int
     """Larger pictures are done in windows of this many pixels a side."""
+    reach: int | None
+    """Pixels from which on what lies around a place hardly matters there; None: the whole picture always does."""
     batch_pixels: int
     """Pixels of the pictures that share a pass, at most; a larger picture has passes of its own."""
     kind: str

@@ -28,6 +28,7 @@ from picogram.processor import has_fast_bfloat16
 
 TILE: Final = 768
 """Windows overlap by an eighth, 96 pixels; 64 from a window's edge it shows what the whole would, within 1 of 255."""
+REACH: Final = 96
 _TABLE = ("embedding", "embedding.scale")
 
 
@@ -55,6 +56,7 @@ class EmbeddedDenoiser:
     """A ``Denoiser``. Safe to share between threads."""
 
     cell, align, tile, kind = 1, ALIGN, TILE, "embedded"
+    reach: int | None = REACH
     batch_pixels = 1  # each picture alone: the same bytes in any company; a processor gains nothing by more
 
     def __init__(

@@ -23,7 +23,7 @@ from picogram.diffusion.attention import Energy, bias, descend
 from picogram.diffusion.colour import fix_colour
 from picogram.diffusion.denoiser import BasePicture, Batch, Denoiser, Guide, Item, Process, Texts, Window
 from picogram.diffusion.stages import Attention, Stage
-from picogram.diffusion.windows import blend, cover
+from picogram.diffusion.windows import around, blend, cover
 
 EDGE = 16
 """Width in pixels over which a mask's edge fades."""
@@ -128,6 +128,8 @@ class _Drawing:
         height, width = size[0] // cell, size[1] // cell
         self._windows = cover(height, width, denoiser.tile // cell, align)
         self._mask = None if mask is None else F.interpolate(mask, (height, width), mode="area")
+        if self._mask is not None and denoiser.reach is not None:
+            self._windows = around(self._mask, denoiser.reach // cell, denoiser.tile // cell, align)
         self._texts = denoiser.read([stage.prompt for stage in stages])
         self._negative: Texts | None = None
         # guidance away from the very same words is none

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import reduce
 
 import torch
@@ -26,9 +27,27 @@ def cover(height: int, width: int, side: int, align: int = 1) -> list[Window]:
     ]
 
 
+def around(mask: Tensor, reach: int, side: int, align: int) -> list[Window]:
+    """As ``cover``, over the rectangle ``reach`` positions around where ``mask [B, 1, H, W]`` is not 0; none for an empty one.
+
+    ``H`` and ``W``: multiples of ``align``."""
+    inside = mask.amax((0, 1)) > 0
+    if not bool(inside.any()):
+        return []
+    spans = []
+    for axis, length in ((1, inside.shape[0]), (0, inside.shape[1])):
+        places = inside.any(axis).nonzero()
+        first, last = int(places.min()) - reach, int(places.max()) + 1 + reach
+        spans.append((max(0, first // align * align), min(length, -(-last // align) * align)))
+    (top, bottom), (left, right) = spans
+    windows = cover(bottom - top, right - left, side, align)
+    return [replace(w, top=w.top + top, left=w.left + left) for w in windows]
+
+
 def blend(x: Tensor, windows: list[Window], each: Callable[[Window], Tensor]) -> Tensor:
-    """``each(window)`` put together to the size of ``x``; where windows overlap, weights fall off towards their edges."""
-    if len(windows) == 1:
+    """``each(window)`` put together to the size of ``x``, which stays where no window is; where windows overlap, weights
+    fall off towards their edges."""
+    if len(windows) == 1 and (windows[0].height, windows[0].width) == x.shape[-2:]:
         return each(windows[0])
     total = torch.zeros_like(x, dtype=torch.float32)
     weight = torch.zeros(x.shape[-2:], device=x.device)
@@ -36,7 +55,7 @@ def blend(x: Tensor, windows: list[Window], each: Callable[[Window], Tensor]) ->
         fading = _fading(window, x.device)
         window.of(total).add_(each(window).float() * fading)
         window.of(weight).add_(fading)
-    return total / weight
+    return torch.where(weight > 0, total / weight.clamp_min(1e-6), x.float())
 
 
 def _offsets(length: int, side: int, align: int) -> list[int]:

@@ -34,6 +34,7 @@ class HubDenoiser:
         self.model, self.parts = model, parts
         self.align, self.tile = model.align, model.tile
         self.batch_pixels = 4 * 2**20
+        self.reach: int | None = None
         self.kind: str = model.kind
         self.layers = guided_layers(parts.unet)
         parts.vae.enable_slicing()
