@@ -28,7 +28,7 @@ def cover(height: int, width: int, side: int, align: int = 1) -> list[Window]:
 
 
 def around(mask: Tensor, reach: int, side: int, align: int) -> list[Window]:
-    """As ``cover``, over the rectangle ``reach`` positions around where ``mask [B, 1, H, W]`` is not 0; none for an empty one.
+    """As ``cover``, over the rectangle ``reach`` positions around where ``mask [B, 1, H, W]`` is not 0; none if empty.
 
     ``H`` and ``W``: multiples of ``align``."""
     inside = mask.amax((0, 1)) > 0
