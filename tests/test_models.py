@@ -23,7 +23,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from picogram.cli.main import main
 from picogram.errors import ModelDamaged, ModelMissing, PicogramError, UsageError
-from picogram.models import fetch, pull, store
+from picogram.models import (
+    DEFAULT_DIFFUSION,
+    all_manifests,
+    fetch,
+    pull,
+    shipped_manifest,
+    store,
+    weights_folder,
+)
 from picogram.text.lm.tokens_file import tokenizer_json
 
 # Manifests
@@ -350,3 +358,19 @@ def test_feature_files_hold_the_floats_and_are_the_same_every_time(tmp_path: Pat
     read = load_file(made[0])
     assert set(read) == {"b.weight", "a.bias"}
     torch.testing.assert_close(read["b.weight"], weight)
+
+
+def test_weights_that_live_on_carry_their_notice() -> None:
+    manifest = shipped_manifest(f"diffusion-{DEFAULT_DIFFUSION}")
+    assert "BSD-3-Clause" in manifest["licence"]
+    assert "Xintao Wang" in manifest["origin"]
+    assert "Xintao Wang" in (weights_folder() / "real-esrgan.LICENSE").read_text()
+
+
+def test_every_model_in_the_package_is_listed_with_its_licence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "list"]) == 0
+    listed = capsys.readouterr().out
+    for manifest in all_manifests():
+        assert manifest["name"] in listed
+        assert manifest["sha256"][:16] in listed
+    assert "Real-ESRGAN" in listed

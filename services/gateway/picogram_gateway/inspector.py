@@ -38,6 +38,7 @@ def catalogue() -> dict[str, Any]:
     return {
         "profiles": [recipe.name for recipe in RECIPES.values()],
         "models": list(models.manifests().values()),
+        "drawing_models": [models.shipped_manifest(f"diffusion-{models.DEFAULT_DIFFUSION}")],
         "text_models": [dict(remote.manifest) for remote in store.remotes().values()],
     }
 

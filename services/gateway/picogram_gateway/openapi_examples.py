@@ -111,6 +111,7 @@ FOCUS_MASK: Final = json.dumps(_MASK)
 MODELS: Final[Schema] = {
     "profiles": ["base", "stc", "misc", "taco", "sedic"],
     "models": [{"id": 2, "file": "latent-2.safetensors", "sha256": "2f694144…"}],
+    "drawing_models": [{"id": 2, "file": "diffusion-2.safetensors", "sha256": "001a5882…"}],
     "text_models": [
         {"id": 1, "kind": "text", "file": "text-lm-1.safetensors", "sha256": "2442b1d7…", "state": "pulled"}
     ],

@@ -23,13 +23,15 @@ PULLABLE = {
 
 @app.command("list")
 def list_models() -> int:
-    """List the latent models in this installation and the weights that can be pulled."""
+    """List the models in this installation, with what they were made from, and the weights that can be pulled."""
     from picogram.metrics import weights
-    from picogram.models import manifests, store, weights_folder
+    from picogram.models import all_manifests, store, weights_folder
 
-    for manifest in manifests().values():
+    for manifest in all_manifests():
         here = "embedded" if (weights_folder() / str(manifest["file"])).is_file() else "file missing"
-        _row(manifest["name"], here, _about(manifest["size"], manifest["licence"], manifest["sha256"]))
+        about = _about(manifest["size"], manifest["licence"], manifest["sha256"])
+        origin = manifest.get("origin")
+        _row(manifest["name"], here, f"{about}. {origin}" if isinstance(origin, str) else about)
     for name, use in PULLABLE.items():
         if name == "metrics":
             _row(name, "pulled" if weights.find() else "not pulled", use)

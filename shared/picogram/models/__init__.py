@@ -35,6 +35,11 @@ def manifests() -> dict[int, dict[str, Any]]:
     return found
 
 
+def all_manifests() -> list[dict[str, Any]]:
+    """Of every model in the package, by file name."""
+    return [json.loads(path.read_text()) for path in sorted(weights_folder().glob("*.json"))]
+
+
 def latent_weights(model: int) -> Path:
     """File of a latent model, checked against its manifest.
 
