@@ -123,9 +123,10 @@ def test_the_words_that_were_read_are_what_is_drawn_by(
     assert not any(denoiser.prompts)
 
 
-def test_pictures_of_one_size_share_their_steps(
-    handler: DecoderHandler, denoiser: TinyDenoiser, file: bytes
+def test_pictures_of_one_size_share_their_steps_where_a_model_gains_by_it(
+    handler: DecoderHandler, denoiser: TinyDenoiser, file: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(denoiser, "batch_pixels", 4 * 2**20)
     together = handler([job(file, steps=2, seed=seed) for seed in (1, 2)])
     assert denoiser.sizes == [2]
     for seed, outcome in zip((1, 2), together, strict=True):
