@@ -16,7 +16,6 @@ from picogram.errors import ModelMissing, UsageError
 from picogram.latent.codec import load_codec
 from picogram.latent.focus import Focus
 from picogram.profiles import words as steps
-from picogram.profiles.drawing import PLANS
 from picogram.profiles.hints import Hints, States
 from picogram.profiles.plain import hints_of, plain_hints
 from picogram.profiles.recipes import RECIPES
@@ -105,10 +104,16 @@ def test_pictures_of_a_batch_hear_their_own_captions(photos: list[Image.Image]) 
         np.testing.assert_array_equal(each.hints.states, expected)
 
 
-def test_its_files_name_the_model_that_reads_them_and_need_no_diffusion(photo: Image.Image) -> None:
+def test_its_files_name_the_model_that_reads_them(photo: Image.Image) -> None:
     header = parse(encoded(photo, Ears()).data).header
     assert load_codec(header.model).net.adapter is not None
-    assert all(Profile.TACO not in plans for plans in PLANS.values())
+
+
+def test_its_pictures_are_drawn_without_words(photo: Image.Image) -> None:
+    data = encoded(photo, Ears()).data
+    plain, drawn = (np.asarray(picogram.decode(data, steps=steps)) for steps in (0, 1))
+    assert np.array_equal(drawn, np.asarray(picogram.decode(data)))
+    assert not np.array_equal(plain, drawn)
 
 
 @pytest.mark.parametrize("profile", ["base", "stc", "misc", "sedic"])
