@@ -29,15 +29,14 @@ from picogram.latent.guide import AdapterConfig, Guide, Tokens
 from picogram.latent.model import LatentCodec
 from picogram.latent.prior import HYPER_FACTOR
 from picogram.latent.tiling import scaled, tiles
-from picogram.latent.transforms import STRIDE
+from picogram.latent.transforms import STRIDE, TransformConfig
 from picogram.models import DEFAULT_LATENT, latent_weights
 from picogram.processor import has_fast_bfloat16
 
 Pixels = npt.NDArray[np.uint8]
 
 ANALYSIS_HALO = 8
-SYNTHESIS_HALO = 16
-"""Latent positions that a network sees beyond a tile; at least its reach (checked by a test)."""
+"""Latent positions that the analysis sees beyond a tile; at least its reach (checked by a test)."""
 _PAD = STRIDE * HYPER_FACTOR
 _FINER = 2
 """Positions of the features at stride 8 along a latent position."""
@@ -60,7 +59,8 @@ class PhotoCodec:
 
     def __init__(self, tensors: dict[str, Tensor], model: int) -> None:
         """``tensors``: a shipped model's; ``model``: its id."""
-        net = LatentCodec(adapter=AdapterConfig.of(tensors)).requires_grad_(False).eval()
+        config = TransformConfig.of(tensors)
+        net = LatentCodec(config, adapter=AdapterConfig.of(tensors)).requires_grad_(False).eval()
         floats = unpack_floats({k: v for k, v in tensors.items() if not k.startswith(_PRIOR)})
         net.load_state_dict(
             {k.replace("hyper_analysis.", _PRIOR, 1): v for k, v in floats.items()}, strict=False
@@ -68,6 +68,7 @@ class PhotoCodec:
         self.model = model
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.prior = ExactPrior(prior_tensors(tensors), net.prior.config)
+        self.halo = config.reach
 
     @torch.inference_mode()
     def analyse(self, picture: Pixels, guide: Guide | None = None, focus: Focus | None = None) -> Analysed:
@@ -179,7 +180,7 @@ class PhotoCodec:
         rows, cols = y.shape[2:]
         position = torch.tensor([rate])
         picture = np.empty((rows * STRIDE, cols * STRIDE, 3), np.uint8)
-        for row, col in tiles(rows, cols, SYNTHESIS_HALO):
+        for row, col in tiles(rows, cols, self.halo):
             out = self.net.synthesis(y[:, :, row.read, col.read], position)
             inner = out[0, :, scaled(row.inner, STRIDE), scaled(col.inner, STRIDE)]
             bytes_ = inner.clamp_(0, 1).mul_(255).round_().to(torch.uint8)

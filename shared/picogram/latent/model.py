@@ -72,9 +72,14 @@ class LatentCodec(nn.Module):
         return self.synthesis(y_hat, rate).float(), bits
 
     def latents(
-        self, x: Tensor, rate: Tensor, noisy: bool = True, guide: Guide | None = None
+        self,
+        x: Tensor,
+        rate: Tensor,
+        noisy: bool = True,
+        guide: Guide | None = None,
+        kept: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """What the decoder gets, ``[B, C, H/16, W/16]`` with gains undone, and bits ``[B]``."""
+        """What the decoder gets, ``[B, C, H/16, W/16]`` with gains undone, and bits ``[B]``; ``kept``: see ``Prior``."""
         gain = self.gain(rate)
-        y_hat, bits = self.prior(self.analyse(x, rate, guide).float() * gain, rate, noisy)
+        y_hat, bits = self.prior(self.analyse(x, rate, guide).float() * gain, rate, noisy, kept)
         return y_hat / gain, bits

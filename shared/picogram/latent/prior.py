@@ -121,8 +121,13 @@ class Prior(nn.Module):
         parts: tuple[Tensor, ...] = base.split(self.config.slices, 1)
         return parts
 
-    def forward(self, y: Tensor, rate: Tensor, noisy: bool = True) -> tuple[Tensor, Tensor]:
-        """``y [B, C, h, w]`` in steps (h, w multiples of 4): the decoded ``y_hat`` and bits per sample ``[B]``."""
+    def forward(
+        self, y: Tensor, rate: Tensor, noisy: bool = True, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """``y [B, C, h, w]`` in steps (h, w multiples of 4): the decoded ``y_hat`` and bits per sample ``[B]``.
+
+        ``kept [B]``: how many slices of each sample are coded; of the others a decoder has the means. None: all.
+        """
         mean_z, index_z = self.hyper_parameters(rate)
         z = self.hyper_analysis(y).float()
         z_hat, bits = quantise(z, mean_z, index_z, noisy)
@@ -132,9 +137,13 @@ class Prior(nn.Module):
         decoded: list[Tensor] = []
         for s, part in enumerate(y.split(self.config.slices, 1)):
             known = torch.zeros_like(part)
+            coded = None if kept is None else (kept > s).to(part.dtype)[:, None, None, None]
             for colour, mask in enumerate((white, 1 - white)):
                 mean, index = self.nets[2 * s + colour](hyper, torch.cat([*decoded, known], 1))
-                value, bits = quantise(part, mean.float(), index.float() + bases[s], noisy)
+                mean = mean.float()
+                value, bits = quantise(part, mean, index.float() + bases[s], noisy)
+                if coded is not None:
+                    value, bits = mean + (value - mean) * coded, bits * coded
                 known = known + value * mask
                 total = total + (bits * mask).sum((1, 2, 3))
             decoded.append(known)

@@ -8,15 +8,18 @@ that training starts from a working transform codec instead of from noise.
 
     x [B,3,H,W] 0..1 ─┬─ KLT 16x16, stride 16 ─────────────┬─ + ── y [B,C,H/16,W/16]
                       └─ stride 8 blocks ── stride 16 ─────┘
-    y_hat ─┬─ transposed KLT ──────────────────────────────┬─ + ── x_hat [B,3,H,W]
-           └─ stride 16 ── stride 8 ── stride 4 blocks ────┘
+    y_hat ─┬─ transposed KLT ─────────────────────────────────────────┬─ + ── x_hat [B,3,H,W]
+           └─ stride 16 ─┬───────────── + ── stride 8 ── stride 4 ────┘
+                         └─ wide trunk ─┘
 
 Everything is convolutional, so tiles with enough overlap give the same picture as the whole image.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +30,7 @@ STRIDE = 16
 
 @dataclass(frozen=True)
 class TransformConfig:
-    """Widths and depths; the defaults are the shipped model."""
+    """Widths and depths. ``trunk_blocks`` 0: without one; ``trunk``: what its blocks are, a name of ``TRUNKS``."""
 
     latent_channels: int = 128
     encoder_widths: tuple[int, int] = (128, 160)  # at strides 8, 16
@@ -35,10 +38,33 @@ class TransformConfig:
     decoder_widths: tuple[int, int, int] = (192, 128, 64)  # at strides 16, 8, 4
     decoder_blocks: tuple[int, int, int] = (4, 4, 2)
     rate_anchors: int = 8
+    trunk: str = "dense"
+    trunk_width: int = 384
+    trunk_blocks: int = 0
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> TransformConfig:
+        """Of a latent model's weights, packed or not."""
+        entry = tensors.get("synthesis.trunk.enter.weight")
+        if entry is None:
+            return cls()
+        prefix = "synthesis.trunk.blocks."
+        numbers = {int(k.removeprefix(prefix).split(".")[0]) for k in tensors if k.startswith(prefix)}
+        kind = "depthwise" if f"{prefix}0.deep.weight" in tensors else "dense"
+        return cls(trunk=kind, trunk_width=entry.shape[0], trunk_blocks=len(numbers))
+
+    @property
+    def reach(self) -> int:
+        """Latent positions that the synthesis sees in each direction."""
+        trunk = 1 + self.trunk_blocks * TRUNKS[self.trunk].reach if self.trunk_blocks else 0
+        _, middle, fine = self.decoder_blocks
+        return 1 + 2 * self.decoder_blocks[0] + trunk + -(-(2 * 2 * middle + 2 * fine + 1) // 4)
 
 
 class Residual(nn.Module):
     """``x + conv(act(conv(x)))``; the last convolution starts at zero."""
+
+    reach = 2
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -48,6 +74,45 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.last(F.leaky_relu(self.first(F.leaky_relu(x, 0.1)), 0.1))
+        return out
+
+
+class Depthwise(nn.Module):
+    """A cheap 3x3 mixing and a wide pointwise one, both residual, both starting at zero (after DCVC-RT, Jia et al.,
+    CVPR 2025, section 3)."""
+
+    reach = 1
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(width, width, 1)
+        self.deep = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.leave = _zeroed(nn.Conv2d(width, width, 1))
+        self.widen = nn.Conv2d(width, 2 * width, 1)
+        self.narrow = _zeroed(nn.Conv2d(2 * width, width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.leave(self.deep(F.leaky_relu(self.enter(x), 0.1)))
+        out: Tensor = x + self.narrow(F.leaky_relu(self.widen(x), 0.1))
+        return out
+
+
+TRUNKS: Final[Mapping[str, type[Residual] | type[Depthwise]]] = {"dense": Residual, "depthwise": Depthwise}
+
+
+class Trunk(nn.Module):
+    """Most of a synthesis' capacity, at stride 16; its last layer starts at zero: ``[B, c, h, w]`` to ``[B, out, h, w]``."""
+
+    def __init__(self, config: TransformConfig, out: int) -> None:
+        super().__init__()
+        width, kind = config.trunk_width, TRUNKS[config.trunk]
+        self.enter = nn.Conv2d(config.decoder_widths[0], width, 3, padding=1)
+        self.rate = RateBias(width, config.rate_anchors)
+        self.blocks = nn.Sequential(*(kind(width) for _ in range(config.trunk_blocks)))
+        self.leave = _zeroed(nn.Conv2d(width, out, 1))
+
+    def forward(self, x: Tensor, rate: Tensor) -> Tensor:
+        out: Tensor = self.leave(self.blocks(self.rate(self.enter(x), rate)))
         return out
 
 
@@ -128,6 +193,7 @@ class Synthesis(nn.Module):
         self.stem = nn.Conv2d(config.latent_channels, deep, 3, padding=1)
         self.rate = RateBias(deep, config.rate_anchors)
         self.coarse = _blocks(deep, config.decoder_blocks[0])
+        self.trunk = Trunk(config, 4 * middle) if config.trunk_blocks else None
         self.up8 = nn.Conv2d(deep, 4 * middle, 1)
         self.middle = _blocks(middle, config.decoder_blocks[1])
         self.up4 = nn.Conv2d(middle, 4 * shallow, 1)
@@ -136,7 +202,8 @@ class Synthesis(nn.Module):
 
     def forward(self, y: Tensor, rate: Tensor) -> Tensor:
         h = self.coarse(self.rate(self.stem(y / self.spread), rate))
-        h = self.middle(F.pixel_shuffle(self.up8(h), 2))
+        wide = self.up8(h) if self.trunk is None else self.up8(h) + self.trunk(h, rate)
+        h = self.middle(F.pixel_shuffle(wide, 2))
         h = self.fine(F.pixel_shuffle(self.up4(h), 2))
         out: Tensor = self.linear(y) + F.pixel_shuffle(self.head(h), 4) + 0.5
         return out

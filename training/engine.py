@@ -1,0 +1,308 @@
+# SPDX-FileCopyrightText: The Picogram authors
+# SPDX-License-Identifier: Apache-2.0
+"""The one training loop: phases counted in samples, a learning rate that rises and falls, averaged weights, a
+checkpoint from which a run goes on as if it had never stopped.
+
+What is trained is a ``Task``: a model, and how a batch becomes a loss. A recipe is JSON, ``{"phases": [{...}, ...]}``;
+see ``Phase``. In ``RUN``: ``last.pt`` (everything), ``average.safetensors`` (averaged weights, fp16), ``log.jsonl`` (a
+line for each look at it), ``best.safetensors`` where the task can judge itself.
+
+Nothing in a step asks the device for a number; on CUDA the host runs ahead of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training with fixed settings.
+
+    ``samples`` or ``steps``: how long, one of both; ``batch`` samples a step. The learning rate rises over ``warmup``
+    steps, and falls on a cosine from ``lr`` to ``lr_end`` (None: stays). ``clip``: largest norm of the gradient;
+    ``ema``: decay of the averaged weights (0: they are the last ones). ``from_average``: the phase starts from the
+    averaged weights. ``freeze``: parameters that start with one of these names do not learn. ``settings``: the task's.
+    """
+
+    batch: int
+    samples: int = 0
+    steps: int = 0
+    lr: float = 4e-4
+    lr_end: float | None = None
+    warmup: int = 100
+    clip: float = 1.0
+    ema: float = 0.999
+    from_average: bool = False
+    freeze: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if bool(self.samples) == bool(self.steps):
+            raise ValueError("a phase has samples or steps, one of both")
+
+    @property
+    def length(self) -> int:
+        """In steps."""
+        return self.steps or max(1, math.ceil(self.samples / self.batch))
+
+    def rate(self, done: int, warm: int) -> float:
+        """The learning rate ``done`` steps into the phase, ``warm`` steps after the optimiser last started cold."""
+        rise = min(1.0, (min(done, warm) + 1) / max(1, self.warmup))
+        if self.lr_end is None:
+            return self.lr * rise
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done / self.length)))
+        return rise * (self.lr_end + (self.lr - self.lr_end) * cosine)
+
+
+def read_phases(path: Path) -> list[Phase]:
+    """The phases of a recipe. Raises TypeError or ValueError for one that has other fields."""
+    return [
+        Phase(**p | {"freeze": tuple(p.get("freeze", ()))}) for p in json.loads(path.read_text())["phases"]
+    ]
+
+
+def scaled(phases: Sequence[Phase], samples: int) -> list[Phase]:
+    """The same recipe in ``samples`` altogether, each phase with its share: what a machine lent by the minute can do."""
+    total = sum(p.length * p.batch for p in phases)
+    return [
+        replace(p, steps=0, samples=max(p.batch, round(p.length * p.batch * samples / total))) for p in phases
+    ]
+
+
+class Task(ABC):
+    """A model and how it learns. What is random comes from torch and from ``rng``, whose states are kept."""
+
+    def __init__(self, model: nn.Module, rng: np.random.Generator, device: torch.device | None = None) -> None:
+        self.model, self.rng = model, rng
+        self.device = device or torch.device("cpu")
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameters for the optimiser; ``speed`` multiplies a group's learning rate."""
+        return [{"params": list(self.model.parameters()), "speed": 1.0}]
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.groups(), lr=1.0, weight_decay=0.0, fused=True)
+
+    def begin(self, phase: Phase) -> None:  # noqa: B027 - most tasks have nothing to set
+        """A phase starts, or goes on after a restart."""
+
+    @abstractmethod
+    def loss(self, phase: Phase) -> dict[str, Tensor]:
+        """Of a fresh batch: ``loss``, to be descended, and what else is worth a log; scalars on the device."""
+
+    def stepped(self) -> dict[str, Tensor]:
+        """After each step, for adversaries and bounds; more for the log."""
+        return {}
+
+    def judge(self, average: Weights) -> dict[str, float]:
+        """How good averaged weights are; ``score``: lower is better. Empty: the task cannot say."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """More than model and optimiser, for the checkpoint."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:  # noqa: B027 - the counterpart of ``state``
+        """From the checkpoint."""
+
+
+@dataclass
+class Every:
+    """How often, in steps or seconds: a line of log, a checkpoint, a judgement (0: never)."""
+
+    log: int = 50
+    save_seconds: float = 300.0
+    judge: int = 0
+    patience: int = 0
+    """Judgements without a better score before the run ends; 0: it never does."""
+
+
+class Engine:
+    """A run in progress."""
+
+    def __init__(
+        self,
+        task: Task,
+        phases: Sequence[Phase],
+        out: Path,
+        every: Every | None = None,
+        light: bool = False,
+        seed: int = 1,
+    ) -> None:
+        """``light``: keep averaged weights only, no checkpoint. A checkpoint in ``out`` is continued."""
+        self.task, self.phases, self.out = task, list(phases), out
+        self.every, self.light = every or Every(), light
+        self.average = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
+        self.optimiser = task.optimiser()
+        self.step = self.samples = self.phase = self.phase_step = self.warm = self.stale = 0
+        self.seconds, self.best, self.stop = 0.0, math.inf, False
+        out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(seed)
+        if (out / "last.pt").exists():
+            self.load(out / "last.pt")
+
+    COUNTERS = (
+        "step",
+        "samples",
+        "phase",
+        "phase_step",
+        "warm",
+        "stale",
+        "seconds",
+        "best",
+    )
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint; it is our own file."""
+        state = torch.load(path, map_location=self.task.device, weights_only=False)
+        self.task.model.load_state_dict(state["model"])
+        self.average = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.task.load(state["task"])
+        torch.set_rng_state(state["torch"].cpu())
+        self.task.rng.bit_generator.state = state["numpy"]
+        for name in self.COUNTERS:
+            setattr(self, name, state[name])
+
+    def save(self) -> None:
+        """Write the averaged weights and, unless the run is light, the whole state beside the old one, then swap."""
+        self.write("average.safetensors", self.average)
+        if self.light:
+            return
+        state = {name: getattr(self, name) for name in self.COUNTERS} | {
+            "model": self.task.model.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "task": self.task.state(),
+            "torch": torch.get_rng_state(),
+            "numpy": self.task.rng.bit_generator.state,
+        }
+        torch.save(state, self.out / "last.pt.part")
+        (self.out / "last.pt.part").replace(self.out / "last.pt")
+
+    def write(self, name: str, weights: Weights) -> None:
+        """Weights in ``RUN``, fp16, with what the run has done so far."""
+        packed = {
+            k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k, v in weights.items()
+        }
+        about = {"step": self.step, "samples": self.samples, "minutes": round(self.seconds / 60, 1)}
+        save_file(packed, self.out / f"{name}.part", {k: str(v) for k, v in about.items()})
+        (self.out / f"{name}.part").replace(self.out / name)
+
+    def run(self, until: float = math.inf) -> None:
+        """Train until the recipe ends, patience does, a signal comes, or ``until`` (seconds since the epoch)."""
+        looked = saved = time.time()
+        sums, count, mark = dict[str, Tensor](), 0, self.samples
+        before = signal.signal(signal.SIGTERM, self._end)
+        try:
+            while self.phase < len(self.phases) and not self.stop and time.time() < until:
+                phase = self._begin()
+                while self.phase_step < phase.length and not self.stop and time.time() < until:
+                    for name, value in self.one_step(phase).items():
+                        sums[name] = sums[name] + value if name in sums else value
+                    count += 1
+                    if self.step % self.every.log == 0:
+                        now = time.time()
+                        self._log(sums, count, (self.samples - mark) / (now - looked), now - looked)
+                        sums, count, mark, looked = {}, 0, self.samples, now
+                    if self.every.judge and self.step % self.every.judge == 0:
+                        self._judge()
+                    if time.time() - saved > self.every.save_seconds:
+                        self.save()
+                        saved = time.time()
+                if self.phase_step >= phase.length:
+                    self.phase, self.phase_step = self.phase + 1, 0
+            self.seconds += time.time() - looked
+            self.save()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self.stop = True
+
+    def _begin(self) -> Phase:
+        phase = self.phases[self.phase]
+        model = self.task.model
+        if phase.from_average and not self.phase_step:
+            model.load_state_dict(self.average)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not name.startswith(phase.freeze) if phase.freeze else True)
+        self.task.begin(phase)
+        return phase
+
+    def one_step(self, phase: Phase) -> dict[str, Tensor]:
+        """One step of the optimiser; what to log, on the device."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["speed"] * phase.rate(self.phase_step, self.warm)
+        parts = self.task.loss(phase)
+        self.optimiser.zero_grad(set_to_none=True)
+        parts["loss"].backward()
+        learning = [p for p in self.task.model.parameters() if p.grad is not None]
+        # a step that is not finite is clipped to nothing, without asking the device whether it is
+        parts["norm"] = nn.utils.clip_grad_norm_(learning, phase.clip)
+        for parameter in learning:
+            assert parameter.grad is not None
+            parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
+        self.optimiser.step()
+        self._average(phase.ema)
+        parts |= self.task.stepped()
+        self.step, self.phase_step, self.warm = self.step + 1, self.phase_step + 1, self.warm + 1
+        self.samples += phase.batch
+        return {k: v.detach().float() for k, v in parts.items()}
+
+    @torch.no_grad()
+    def _average(self, decay: float) -> None:
+        weight = 1 - min(decay, (1 + self.step) / (10 + self.step)) if decay else 1.0
+        now = self.task.model.state_dict()
+        floats = [k for k, v in now.items() if v.is_floating_point()]
+        torch._foreach_lerp_([self.average[k] for k in floats], [now[k] for k in floats], weight)
+        for name in now.keys() - set(floats):
+            self.average[name].copy_(now[name])
+
+    def _log(self, sums: Mapping[str, Tensor], count: int, speed: float, spent: float) -> None:
+        self.seconds += spent
+        means = {k: round(float(v) / count, 5) for k, v in sums.items()}
+        self._note({"samples": self.samples, "phase": self.phase, "speed": round(speed, 3), **means})
+
+    def _note(self, entry: Mapping[str, Any]) -> None:
+        line = {"step": self.step, "minutes": round(self.seconds / 60, 2), **entry}
+        with (self.out / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(" ".join(f"{k} {v}" for k, v in line.items()), flush=True)
+
+    def _judge(self) -> None:
+        found = self.task.judge(self.average)
+        if not found:
+            return
+        self._note(found)
+        self.stale += 1
+        if found["score"] < self.best:
+            self.best, self.stale = found["score"], 0
+            self.write("best.safetensors", self.average)
+        if self.every.patience and self.stale >= self.every.patience:
+            self.stop = True
+
+
+def weights_of(path: Path) -> Weights:
+    """Averaged weights of a run, from ``average.safetensors`` or a checkpoint."""
+    if path.suffix == ".pt":
+        found: Weights = torch.load(path, map_location="cpu", weights_only=False)["average"]  # our own file
+        return found
+    return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
