@@ -57,6 +57,11 @@ class Phase:
         if bool(self.samples) == bool(self.steps):
             raise ValueError("a phase has samples or steps, one of both")
 
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Phase:
+        """From JSON. Raises TypeError or ValueError for what is no phase."""
+        return cls(**{**raw, "freeze": tuple(raw.get("freeze", ()))})
+
     @property
     def length(self) -> int:
         """In steps."""
@@ -73,9 +78,7 @@ class Phase:
 
 def read_phases(path: Path) -> list[Phase]:
     """The phases of a recipe. Raises TypeError or ValueError for one that has other fields."""
-    return [
-        Phase(**p | {"freeze": tuple(p.get("freeze", ()))}) for p in json.loads(path.read_text())["phases"]
-    ]
+    return [Phase.of(raw) for raw in json.loads(path.read_text())["phases"]]
 
 
 def scaled(phases: Sequence[Phase], samples: int) -> list[Phase]:
@@ -89,7 +92,9 @@ def scaled(phases: Sequence[Phase], samples: int) -> list[Phase]:
 class Task(ABC):
     """A model and how it learns. What is random comes from torch and from ``rng``, whose states are kept."""
 
-    def __init__(self, model: nn.Module, rng: np.random.Generator, device: torch.device | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, rng: np.random.Generator, device: torch.device | None = None
+    ) -> None:
         self.model, self.rng = model, rng
         self.device = device or torch.device("cpu")
 

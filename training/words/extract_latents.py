@@ -24,7 +24,7 @@ from torch import Tensor
 from picogram.latent.codec import PhotoCodec, load_codec
 from picogram.latent.coding import walk_values
 from picogram.latent.exact_prior import RATE_COUNT
-from training.pack import read_source
+from training.photos import read_source
 
 GRID = 8
 SIZES = ((288, 288), (384, 288), (288, 384), (320, 320), (224, 224), (448, 336))
