@@ -36,11 +36,9 @@ class Distortion(nn.Module):
         super().__init__()
         self.weights = weights
         uses_alex = bool(weights.lpips_alex)
-        self.alex = load_lpips(folder, "alex").to(memory_format=torch.channels_last) if uses_alex else None
+        self.alex = load_lpips(folder, "alex") if uses_alex else None
         uses_vgg = weights.lpips_vgg or weights.dists
-        self.vgg = (
-            load_dists(folder, also_lpips=True).to(memory_format=torch.channels_last) if uses_vgg else None
-        )
+        self.vgg = load_dists(folder, also_lpips=True) if uses_vgg else None
 
     def forward(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """``[B, 3, H, W] 0..1`` both: distortion ``[B]`` and its unweighted parts ``[B]``."""
