@@ -232,7 +232,7 @@ def test_weights_say_where_they_come_from(tmp_path: Path) -> None:
     engine(tmp_path).run()
     with safe_open(tmp_path / "average.safetensors", "pt") as file:
         about = file.metadata()
-    assert (about["step"], about["samples"], about["kind"]) == ("6", "18", "line")
+    assert (about["step"], about["samples"], about["kind"]) == ("6", "18", '"line"')
     checkpoint = weights_of(tmp_path / "last.pt")
     assert all(
         torch.allclose(v, checkpoint[k].half())

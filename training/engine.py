@@ -59,6 +59,8 @@ class Phase:
     def __post_init__(self) -> None:
         if bool(self.samples) == bool(self.steps):
             raise ValueError("a phase has samples or steps, one of both")
+        for name in ("arc", "freeze"):  # JSON has no tuples
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @property
     def length(self) -> int:
@@ -77,11 +79,7 @@ class Phase:
 
 def read_phases(path: Path) -> list[Phase]:
     """The phases of a recipe. Raises TypeError or ValueError for one that has other fields."""
-    rows: list[dict[str, Any]] = json.loads(path.read_text())["phases"]
-    return [
-        Phase(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})  # type: ignore[arg-type]
-        for row in rows
-    ]
+    return [Phase(**row) for row in json.loads(path.read_text())["phases"]]
 
 
 def scaled(phases: Sequence[Phase], samples: int) -> list[Phase]:
@@ -253,7 +251,7 @@ class Engine:
         }
         about = {"step": self.step, "samples": self.samples, "minutes": round(self.seconds / 60, 1)}
         about |= self.task.about()
-        save_file(packed, self.out / f"{name}.part", {k: str(v) for k, v in about.items()})
+        save_file(packed, self.out / f"{name}.part", {k: json.dumps(v) for k, v in about.items()})
         (self.out / f"{name}.part").replace(self.out / name)
 
     def run(self, until: float = math.inf) -> None:
