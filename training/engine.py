@@ -315,8 +315,8 @@ class Engine:
         parts["loss"].backward()
         parts["norm"] = self._clip(phase.clip)
         self.optimiser.step()
-        self._average(phase.ema)
         parts |= self.task.stepped()
+        self._average(phase.ema)
         self.step, self.phase_step, self.warm = self.step + 1, self.phase_step + 1, self.warm + 1
         self.samples += phase.batch
         return {k: v.detach().float() for k, v in parts.items()}
