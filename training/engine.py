@@ -18,7 +18,8 @@ import math
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -364,6 +365,20 @@ class Engine:
         if found["score"] < self.best:
             self.best, self.stale = found["score"], 0
             self.write("best.safetensors", self.average)
+
+
+@contextmanager
+def holding(model: nn.Module, weights: Weights) -> Iterator[None]:
+    """The model with other weights for a while, as when averaged ones are judged."""
+    own = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    training = model.training
+    model.load_state_dict(weights)
+    model.eval()
+    try:
+        yield
+    finally:
+        model.load_state_dict(own)
+        model.train(training)
 
 
 def weights_of(path: Path) -> Weights:

@@ -17,6 +17,10 @@ KV = Tensor
 class FloatLM(nn.Module):
     """Frozen Llama; gradients flow to inputs, prefixes and adapters only."""
 
+    embedding: Tensor
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, tensors: dict[str, Tensor], config: LMConfig | None = None) -> None:
         super().__init__()
         self.config = config or LMConfig()
@@ -30,6 +34,7 @@ class FloatLM(nn.Module):
             self.register_buffer(name, tensors[name].float() * 2.0**-30)
 
     def embed(self, ids: Tensor) -> Tensor:
+        """``ids [...]`` as ``[..., width] float``."""
         return self.embedding[ids].float()
 
     def forward(
@@ -79,7 +84,8 @@ class FloatLM(nn.Module):
         return F.cross_entropy(F.linear(states, self.embedding).float(), targets, reduction="none")
 
     def _weight(self, name: str) -> Tensor:
-        return getattr(self, _safe(name))
+        found: Tensor = getattr(self, _safe(name))
+        return found
 
     def _norm(self, x: Tensor, gain: str) -> Tensor:
         x = x.float()
