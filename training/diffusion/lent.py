@@ -64,7 +64,7 @@ def pack(args: argparse.Namespace) -> None:
         print(folder, f"{carrier.size_of(folder):.1f} MB")
 
 
-def _random_judges(folder: Path) -> None:
+def random_judges(folder: Path) -> None:
     """Checkpoints of the metrics' shapes, for a rehearsal."""
     rng = np.random.default_rng(1)
 
@@ -139,7 +139,7 @@ def rehearse(load: Path, work: Path, recipe: Path, steps: int) -> None:
     """A few steps of every phase with random judges and a random trunk, compiled and not; prints samples a second."""
     begun = time.time()
     carrier.settle(load, work)
-    _random_judges(work / "metrics")
+    random_judges(work / "metrics")
     save_file(Trunk(64, 32, 8).state_dict(), work / "trunk.safetensors")
     print(f"settled in {time.time() - begun:.1f} s", flush=True)
     for more in ((), ("--compile",)):
