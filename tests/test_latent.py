@@ -19,10 +19,11 @@ from picogram.errors import CorruptBitstream
 from picogram.exact import Kernel
 from picogram.latent import codec as codec_module
 from picogram.latent import tiling
-from picogram.latent.codec import ANALYSIS_HALO, SYNTHESIS_HALO, PhotoCodec, load_codec, prior_tensors
+from picogram.latent.codec import ANALYSIS_HALO, PhotoCodec, load_codec, prior_tensors
 from picogram.latent.coding import decode_latents, encode_latents, estimate_bits
 from picogram.latent.exact_prior import ExactPrior
 from picogram.latent.prior import code_length, scale_of_index
+from picogram.latent.transforms import Synthesis, TransformConfig
 from picogram.models import DEFAULT_LATENT, latent_weights
 
 
@@ -137,24 +138,50 @@ def test_estimates_are_within_one_percent_or_three_bytes(
             assert abs(estimate_bits(codec.prior, y, z, rate) / 8 - size) <= max(3, size / 100)
 
 
-def test_tiles_reach_at_least_as_far_as_the_networks(codec: PhotoCodec) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        TransformConfig(),
+        TransformConfig(trunk="dense", trunk_width=8, trunk_blocks=3),
+        TransformConfig(trunk="depthwise", trunk_width=8, trunk_blocks=5),
+    ],
+)
+def test_tiles_reach_just_as_far_as_the_synthesis(config: TransformConfig) -> None:
     """Change one position and see how far the change travels."""
+    torch.manual_seed(0)
+    net, rate = Synthesis(config).double(), torch.tensor([0.5], dtype=torch.float64)
+    with torch.inference_mode():
+        for parameter in net.parameters():
+            parameter.uniform_(0.01, 0.1)
+        y = torch.zeros(1, 128, 1, 100, dtype=torch.float64)
+        base = net(y, rate)
+        y[..., 50] = 5
+        moved = (net(y, rate) != base).any(1).any(1)[0].nonzero().flatten()
+    for seen in (int(moved.max()) // 16 - 50, 50 - int(moved.min()) // 16):
+        assert (
+            config.reach - 3 <= seen <= config.reach
+        )  # the last bits of a float fade before they get all the way
+
+
+def test_tiles_reach_at_least_as_far_as_the_analysis(codec: PhotoCodec) -> None:
     rate = torch.tensor([0.5])
     with torch.inference_mode():
-        y = torch.zeros(1, 128, 1, 80)
-        base = codec.net.synthesis(y, rate)
-        y[..., 40] = 5
-        moved = (codec.net.synthesis(y, rate) != base).any(1).any(1)[0].nonzero().flatten()
-        assert int(moved.max()) // 16 - 40 <= SYNTHESIS_HALO
-        assert 40 - int(moved.min()) // 16 <= SYNTHESIS_HALO
         x = torch.full((1, 3, 16, 640), 0.5)
         before = codec.net.analysis(x, rate)
         x[..., 320:336] = 1
         moved = (codec.net.analysis(x, rate) != before).any(1).any(1)[0].nonzero().flatten()
-        assert (
-            int(moved.max()) - 20 <= ANALYSIS_HALO + 5
-        )  # features reach 8, the rate-dependent part runs untiled
-        assert 20 - int(moved.min()) <= ANALYSIS_HALO + 5
+    # features reach 8, the rate-dependent part runs untiled
+    assert int(moved.max()) - 20 <= ANALYSIS_HALO + 5
+    assert 20 - int(moved.min()) <= ANALYSIS_HALO + 5
+
+
+@pytest.mark.parametrize("kind", ["dense", "depthwise"])
+def test_weights_say_what_trunk_they_have(kind: str) -> None:
+    config = TransformConfig(trunk=kind, trunk_width=24, trunk_blocks=3)
+    tensors = {f"synthesis.{k}": v for k, v in Synthesis(config).state_dict().items()}
+    assert TransformConfig.of(tensors) == config
+    tensors = {f"synthesis.{k}": v for k, v in Synthesis(TransformConfig()).state_dict().items()}
+    assert TransformConfig.of(tensors) == TransformConfig()
 
 
 def test_tiled_and_whole_pictures_agree(

@@ -1,13 +1,11 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Training: packing, resuming, exporting, carrying; on a few synthetic pictures and squared error alone."""
+"""Training of the latent model: photographs, starting, resuming, exporting, carrying; on a few synthetic pictures."""
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
-import math
 import tarfile
 import time
 from pathlib import Path
@@ -16,112 +14,206 @@ import numpy as np
 import pytest
 import torch
 from pictures import synthetic
+from safetensors.torch import save_file
 
-from picogram.latent.codec import PhotoCodec
+from picogram.latent.codec import PhotoCodec, load_codec
 from picogram.latent.coding import decode_latents, encode_latents
 from picogram.latent.model import LatentCodec
-from picogram.latent.prior import bounded
+from picogram.latent.prior import Prior, PriorConfig, bounded
 from picogram.latent.transforms import interpolate_anchors, klt_of_patches
-from training.adversary import Adversary
-from training.export_latent import counts_of, export, load_checkpoint
-from training.lent_gpu import read_parts, write_parts
-from training.losses import Distortion, LossWeights
-from training.pack import pack
-from training.train_latent import Crops, Trainer
+from picogram.models import DEFAULT_LATENT, latent_weights
+from training import carrier
+from training.engine import Engine, read_phases, weights_of
+from training.latent.export import counts_of, export, load_checkpoint, progress
+from training.latent.lent import main as lent_main
+from training.latent.losses import Distortion, LossWeights
+from training.latent.task import LatentTask, bank, made
+from training.latent.train import engine_of, parser, task_of
+from training.photos import unpack
+
+CPU = torch.device("cpu")
+TRUNK = {"trunk": "depthwise", "trunk_width": 32, "trunk_blocks": 1}
+SETTINGS = {"crop": 64, "drop": 0.5, "loss": {"mse": 100, "lpips_alex": 0}}
 
 
-@pytest.fixture(scope="module")
-def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("crops")
-    with tarfile.open(folder / "pictures.tar", "w") as tar:
-        for i in range(20):
+def carried(folder: Path, count: int = 12) -> Path:
+    """A load of synthetic photographs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(folder / "photos-0.tar", "w") as tar:
+        for i in range(count):
             buffer = io.BytesIO()
             synthetic(i, 160, 130).save(buffer, "PNG")
             info = tarfile.TarInfo(f"{i:02d}.png")
             info.size = buffer.tell()
             buffer.seek(0)
             tar.addfile(info, buffer)
-    pack([str(folder / "pictures.tar")], folder, size=64, seed=1, limit=None)
     return folder
 
 
-def arguments(crops: Path, out: Path) -> argparse.Namespace:
-    recipe = out / "recipe.json"
-    out.mkdir(exist_ok=True)
-    phase = {"steps": 4, "batch": 2, "crop": 64, "adversarial": 0.1, "loss": {"mse": 100, "lpips_alex": 0}}
-    recipe.write_text(json.dumps({"phases": [phase]}))
-    return argparse.Namespace(
-        recipe=recipe,
-        data=crops,
-        metrics=crops,
-        out=out,
-        start=None,
-        seed=1,
-        log_every=2,
-        save_every=0,
-        stop_after=math.inf,
-    )
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    unpack(carried(folder / "carry"), folder / "photos", processes=1)
+    return folder / "photos"
 
 
-def test_the_last_tenth_of_a_source_is_held_out(crops: Path) -> None:
-    meta = json.loads((crops / "meta.json").read_text())
-    assert meta["val"] / (meta["train"] + meta["val"]) == pytest.approx(0.1, abs=0.05)
-    held = Crops(crops, "val", 1).batch(4, 48)
-    assert held.shape == (4, 3, 48, 48)
-    assert 0 <= float(held.min()) < float(held.max()) <= 1
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    phases = [
+        {"steps": 3, "batch": 2, "lr": 1e-4, "settings": SETTINGS},
+        {"samples": 2, "batch": 2, "settings": SETTINGS | {"rate_only": True}, "freeze": ["analysis"]},
+    ]
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({"model": {"transforms": TRUNK}, "phases": phases}))
+    return path
 
 
-def test_packing_twice_gives_the_same_crops(crops: Path, tmp_path: Path) -> None:
-    pack([str(crops / "pictures.tar")], tmp_path, size=64, seed=1, limit=None)
-    assert (tmp_path / "train.u8").read_bytes() == (crops / "train.u8").read_bytes()
+def run_of(recipe: Path, photos: Path, out: Path, *more: str) -> Engine:
+    words = ["--recipe", recipe, "--photos", photos, "--metrics", photos, "--out", out, "--cpu", *more]
+    args = parser("").parse_args([*map(str, words), "--log-every", "1"])
+    return engine_of(args, task_of(args))
 
 
-def test_a_stopped_run_resumes_and_its_export_codes_pictures(crops: Path, tmp_path: Path) -> None:
-    args = arguments(crops, tmp_path / "run")
-    first = Trainer(args)
-    first.run(until=time.time())
-    second = Trainer(args)
-    assert second.step == first.step < 4
-    for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
-        assert torch.equal(a, b)
-    second.run(until=math.inf)
-    assert Trainer(args).phase_index == 1
+def test_a_run_ends_with_weights_that_code_pictures(recipe: Path, photos: Path, tmp_path: Path) -> None:
+    run = run_of(recipe, photos, tmp_path / "run", "--start", str(latent_weights(DEFAULT_LATENT)))
+    run.run()
+    assert (run.phase, run.step, run.samples) == (2, 4, 8)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert {"mse", "bpp", "norm", "speed"} <= lines[0].keys()
+    assert "mse" not in lines[-1]
 
-    model, counters = load_checkpoint(args.out / "last.pt")
-    assert counters["samples"] == 8
-    codec = PhotoCodec(export(model, Crops(crops, "train", 7), batches=1), model=0)
+    path = tmp_path / "run" / "average.safetensors"
+    assert progress(path)["samples"] == 8
+    codec = PhotoCodec(export(load_checkpoint(path), bank(photos, CPU, 1), batches=1), model=0)
+    assert codec.net.synthesis.trunk is not None
     with torch.inference_mode():
         y, z = codec._latents(codec.analyse(np.asarray(synthetic(1, 80, 64))), 128)
     strings, expected = encode_latents(codec.prior, y, z, [128])
     assert torch.equal(decode_latents(codec.prior, strings, [128], *y.shape[2:]), expected)
 
 
-def test_weights_come_back_from_a_lent_machine_in_small_parts(tmp_path: Path) -> None:
-    model = LatentCodec()
-    state = {"model": model.state_dict(), "average": model.state_dict(), "step": 7, "phase_index": 0}
-    state |= {"phase_step": 7, "phase_seconds": 1.0, "total_seconds": 2.0, "samples": 14}
-    write_parts(state, tmp_path)
-    assert max(p.stat().st_size for p in tmp_path.iterdir()) < 16 * 2**20
-    back = read_parts(tmp_path)
-    assert back["step"] == 7
-    for name, value in model.state_dict().items():
-        assert torch.allclose(back["average"][name], value, atol=1e-2, rtol=1e-3)  # type: ignore[index]
+def test_a_stopped_run_goes_on_where_it_stood(recipe: Path, photos: Path, tmp_path: Path) -> None:
+    whole = run_of(recipe, photos, tmp_path / "whole")
+    whole.run()
+    cut = run_of(recipe, photos, tmp_path / "cut")
+    cut.one_step(cut._begin())
+    cut.save()
+    again = run_of(recipe, photos, tmp_path / "cut")
+    assert again.step == 1
+    again.run()
+    assert again.samples == whole.samples
+    for name, value in whole.average.items():
+        assert torch.equal(value, again.average[name]), name
 
 
-def test_the_adversary_learns_to_tell_pictures_apart_and_the_codec_feels_it() -> None:
+def test_a_run_that_starts_from_a_shipped_model_codes_as_that_one_does(photos: Path) -> None:
+    model = made({"transforms": TRUNK}, latent_weights(DEFAULT_LATENT), bank(photos, CPU, 1)).eval()
+    shipped = load_codec()
+    x = torch.from_numpy(np.array(synthetic(3, 64, 64))).permute(2, 0, 1)[None] / 255
+    y, rate = torch.randn(1, 128, 4, 4), torch.tensor([0.4])
+    with torch.no_grad():
+        torch.testing.assert_close(model.synthesis(y, rate), shipped.net.synthesis(y, rate))
+        torch.testing.assert_close(model.analysis(x, rate), shipped.net.analysis(x, rate))
+    torch.testing.assert_close(model.log_gain, shipped.net.log_gain)
+
+
+def test_weights_that_lack_more_than_a_trunk_are_refused(photos: Path, tmp_path: Path) -> None:
+    weights = {k: v for k, v in LatentCodec().state_dict().items() if not k.startswith("prior.nets.0")}
+    save_file(weights, tmp_path / "half.safetensors")
+    with pytest.raises(SystemExit, match="lacks prior"):
+        made({}, tmp_path / "half.safetensors", bank(photos, CPU, 1))
+
+
+def test_without_a_start_a_run_begins_with_a_linear_transform_of_the_photographs(photos: Path) -> None:
+    model = made({"transforms": TRUNK}, None, bank(photos, CPU, 1)).eval()
+    x = torch.from_numpy(np.array(synthetic(900, 64, 64))).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        decoded, bits = model(x, torch.tensor([1.0]), noisy=False)
+    assert float((x - decoded).square().mean()) < 0.5 * float(x.var())
+    assert torch.isfinite(bits).all()
+
+
+def test_a_phase_without_a_gradient_for_the_codec_moves_the_prior_alone(photos: Path, tmp_path: Path) -> None:
+    task = LatentTask(
+        made({}, latent_weights(DEFAULT_LATENT), bank(photos, CPU, 1)), bank(photos, CPU, 1), tmp_path
+    )
+    before = {k: v.clone() for k, v in task.model.state_dict().items()}
+    phases = [{"steps": 2, "batch": 2, "lr": 1e-3, "settings": SETTINGS | {"rate_only": True}}]
+    (tmp_path / "r.json").write_text(json.dumps({"phases": phases}))
+    Engine(task, read_phases(tmp_path / "r.json"), tmp_path / "run").run()
+    moved = {k.split(".")[0] for k, v in task.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved == {"prior"}
+
+
+def test_slices_that_are_left_out_cost_nothing_and_leave_their_means() -> None:
     torch.manual_seed(0)
-    adversary = Adversary(8, torch.device("cpu"), lr=1e-3)
-    x, y = torch.rand(4, 3, 32, 32), torch.randn(4, 8, 2, 2)
-    flat = torch.full_like(x, 0.5)
-    losses = [adversary.learn(x, flat, y) for _ in range(40)]
-    assert losses[-1] < 0.7 * losses[0]
-    guess = flat.clone().requires_grad_()
-    fooling = adversary.fooling(guess, y)
-    assert fooling.shape == (4,)
-    fooling.sum().backward()
-    assert guess.grad is not None
-    assert float(guess.grad.abs().sum()) > 0
-    assert adversary.fooling(x, y).mean().item() < fooling.mean().item()
+    prior = Prior(PriorConfig(slices=(2, 2, 4), hyper_channels=4, hyper_width=8)).eval()
+    y, rate = 4 * torch.randn(3, 8, 4, 4), torch.tensor([0.2, 0.5, 0.9])
+    with torch.no_grad():
+        every, bits = prior(y, rate, noisy=False)
+        some, fewer = prior(y, rate, noisy=False, kept=torch.tensor([3, 2, 1]))
+    assert torch.equal(some[0], every[0])
+    assert torch.equal(some[:2, :4], every[:2, :4])
+    assert torch.equal(some[2, :2], every[2, :2])
+    assert float((some[1, 4:] - every[1, 4:]).abs().max()) > 1
+    assert fewer[0] == bits[0]
+    assert fewer[1] < bits[1]
+    assert fewer[2] < bits[2]
+
+
+def test_a_lent_machine_goes_on_with_a_second_load_and_sends_small_parts(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole errand on this processor: pack, two calls of a few steps, parts, weights."""
+    carry = carried(tmp_path / "carry", 20)
+    (carry / "photos-0.tar").rename(carry / "photos.tar")
+    loads = [tmp_path / "first", tmp_path / "second"]
+    for load in loads:
+        load.mkdir()
+    size = (carry / "photos.tar").stat().st_size / 2
+    carrier.split_photos(carry / "photos.tar", loads, (size, size))
+    work, out, names = tmp_path / "work", tmp_path / "out", [set(), set()]
+    for number, load in enumerate(loads):
+        with tarfile.open(load / f"photos-{number}.tar") as tar:
+            names[number] = set(tar.getnames())
+    assert names[0]
+    assert names[1]
+    assert not names[0] & names[1]
+    start = latent_weights(DEFAULT_LATENT)
+    monkeypatch.setattr(carrier, "PART_BYTES", 2**20)
+    for load, seconds in zip(loads, ("0.5", "60"), strict=True):
+        words = ["lent", "train", load, work, "--recipe", recipe, "--start", start, "--out", out, "--cpu"]
+        words += ["--seconds", seconds, "--of", "1", "--trial", "0.2"]
+        monkeypatch.setattr("sys.argv", list(map(str, words)))
+        lent_main()
+    assert max(p.stat().st_size for p in out.iterdir()) <= 2**20
+    back = carrier.join(out, "average", tmp_path / "average.safetensors")
+    for name, value in weights_of(work / "run" / "average.safetensors").items():
+        assert torch.equal(back[name].float(), value.float())
+    assert len(json.loads((work / "photos" / "photos.json").read_text())) == len(names[0] | names[1])
+    state = torch.load(work / "run" / "last.pt", weights_only=False)
+    assert state["phase"] == 2
+
+
+def test_judges_travel_as_small_integers(tmp_path: Path) -> None:
+    kernel = np.random.default_rng(1).normal(size=(3, 3, 64, 64)).astype(np.float32)
+    tree = {"net": {"Conv_0": {"kernel": kernel, "bias": np.ones(64, np.float32)}}}
+    back = carrier.restored(carrier.shrunk(tree))["net"]["Conv_0"]
+    assert np.abs(back["kernel"] - kernel).max() <= np.abs(kernel).max() / 127
+    assert np.array_equal(back["bias"], tree["net"]["Conv_0"]["bias"])
+
+
+def test_a_recipe_is_spread_over_the_seconds_that_are_left(
+    recipe: Path, photos: Path, tmp_path: Path
+) -> None:
+    run = run_of(recipe, photos, tmp_path / "run", "--start", str(latent_weights(DEFAULT_LATENT)))
+    phases = read_phases(recipe)
+    begun = time.time()
+    found = carrier.spread(run, [phases[0]], seconds=1000, trial=0.5)
+    speed = run.samples / (time.time() - begun)
+    assert run.samples > 0
+    assert 0.2 < found[0].samples / (1000 * speed) < 5
 
 
 def test_squared_error_grows_with_the_error() -> None:
@@ -137,17 +229,6 @@ def test_the_klt_packs_energy_into_its_first_components() -> None:
     flat = basis.flatten(1)
     assert torch.allclose(flat @ flat.T, torch.eye(32), atol=1e-3)
     assert (deviations.diff() <= 1e-6).all()
-
-
-def test_a_codec_that_starts_from_the_klt_already_reconstructs() -> None:
-    patches = torch.stack([torch.from_numpy(np.asarray(synthetic(s, 16, 16)) / 255.0) for s in range(300)])
-    model = LatentCodec()
-    model.start_from_klt(*klt_of_patches(patches.permute(0, 3, 1, 2).float(), 128))
-    x = torch.from_numpy(np.asarray(synthetic(900, 64, 64)).astype(np.float32) / 255).permute(2, 0, 1)[None]
-    with torch.no_grad():
-        x_hat, bits = model(x, torch.tensor([1.0]), noisy=False)
-    assert float((x - x_hat).square().mean()) < 0.5 * float(x.var())
-    assert torch.isfinite(bits).all()
 
 
 def test_counts_are_positive_symmetric_and_complete() -> None:

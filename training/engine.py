@@ -63,6 +63,11 @@ class Phase:
         for name in ("arc", "freeze"):  # JSON has no tuples
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Phase:
+        """From JSON. Raises TypeError or ValueError for what is no phase."""
+        return cls(**raw)
+
     @property
     def length(self) -> int:
         """In steps."""
@@ -80,7 +85,7 @@ class Phase:
 
 def read_phases(path: Path) -> list[Phase]:
     """The phases of a recipe. Raises TypeError or ValueError for one that has other fields."""
-    return [Phase(**row) for row in json.loads(path.read_text())["phases"]]
+    return [Phase.of(raw) for raw in json.loads(path.read_text())["phases"]]
 
 
 def scaled(phases: Sequence[Phase], samples: int) -> list[Phase]:

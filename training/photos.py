@@ -53,6 +53,16 @@ class Found:
     captions: tuple[str, ...] = ()
 
 
+def read_source(path: Path) -> list[tuple[str, bytes]]:
+    """All images of a tar or a folder as ``(name, encoded bytes)``, sorted by name."""
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        return [(str(p.relative_to(path)), p.read_bytes()) for p in files]
+    with tarfile.open(path) as tar:
+        members = [m for m in tar if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
+        return sorted((m.name, _bytes(tar, m)) for m in members)
+
+
 def held_out(names: list[str], tar: str) -> set[str]:
     """What to measure on, of the sorted ``names`` in a tar."""
     if Path(tar).name.startswith("photos1024"):
@@ -144,7 +154,8 @@ def _decoded(job: tuple[str, bytes, float]) -> tuple[str, Pixels]:
 def unpack(carry: Path, out: Path, processes: int | None = None) -> None:
     """Decode a carried tar; rows of ``photos.json`` are ``[height, width, captions or null]``."""
     out.mkdir(parents=True, exist_ok=True)
-    said = json.loads((carry / "captions.json").read_text())
+    captions = carry / "captions.json"
+    said = json.loads(captions.read_text()) if captions.exists() else {}
     jobs = []
     for path in sorted(carry.glob("photos*.tar")):
         with tarfile.open(path) as tar:
@@ -155,7 +166,8 @@ def unpack(carry: Path, out: Path, processes: int | None = None) -> None:
             file.write(pixels.tobytes())
             rows.append([*pixels.shape[:2], said[name][1] if name in said else None])
     (out / "photos.json").write_text(json.dumps(rows))
-    shutil.copy(carry / "words.safetensors", out)
+    if said:
+        shutil.copy(carry / "words.safetensors", out)
     print(f"{len(rows)} photographs, {(out / 'photos.u8').stat().st_size / 1e6:.0f} MB")
 
 

@@ -19,10 +19,10 @@ from PIL import Image, ImageDraw
 
 from picogram.errors import UsageError
 from picogram.images import read_image
-from training.pack import HOLD_OUT, read_source
+from training.photos import held_out, read_source
 
 TABLE = Path(__file__).with_name("regions.json")
-MAX_SIDE = 768  # as training.validate.held_out shrinks them
+MAX_SIDE = 768
 
 Polygon = list[tuple[float, float]]
 
@@ -64,8 +64,8 @@ def load_regions(tar: Path, table: Path = TABLE) -> list[FocusPhoto]:
 
     Raises ``UsageError`` if a photograph is not in the last tenth by name, which training leaves out.
     """
-    entries = read_source(tar)
-    held = dict(entries[int(len(entries) * (1 - HOLD_OUT)) :])
+    entries = dict(read_source(tar))
+    held = {name: entries[name] for name in held_out(sorted(entries), tar.name)}
     photos = []
     for row in read_rows(table):
         if row.file not in held:

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Turn a training checkpoint into the shipped model: fp16 transforms, an integer entropy model, measured tables.
+"""Turn a run's averaged weights into the shipped model: int8 transforms, an integer entropy model, measured tables.
 
-    python -m training.export_latent RUN/last.pt --data CROPS --model 2 --out shared/picogram/models/weights
+    python -m training.latent.export RUN/average.safetensors --photos PHOTOS --model 3 --out FOLDER
 
 The count tables are not the Gaussians or logistics of training but what the integer model really meets: residuals of
 training crops, collected per scale index, smoothed by a logistic of that scale.
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from picogram.bitstream.rangecoder import TOTAL
@@ -26,10 +27,14 @@ from picogram.latent.exact_prior import ONE, RATE_COUNT, ExactPrior
 from picogram.latent.guide import AdapterConfig
 from picogram.latent.model import LatentCodec
 from picogram.latent.prior import SCALE_COUNT, Prior, scale_of_index
+from picogram.latent.transforms import TransformConfig
+from training.engine import weights_of
+from training.latent.task import bank
+from training.photos import PhotoBank
 from training.shipping import int8_channels, ship
-from training.train_latent import Crops
 
 WEIGHT_BITS = 15
+CROP = 256
 PRIOR_SAMPLES = 2000.0
 """The smoothing logistic counts as this many observations."""
 
@@ -103,8 +108,8 @@ def with_tables(tensors: dict[str, Tensor], histograms: list[Tensor] | None) -> 
 
 
 @torch.no_grad()
-def measure_tables(model: LatentCodec, exact: ExactPrior, crops: Crops, batches: int) -> list[Tensor]:
-    """Histogram of residuals per scale index over random training crops and rates."""
+def measure_tables(model: LatentCodec, exact: ExactPrior, photos: PhotoBank, batches: int) -> list[Tensor]:
+    """Histogram of residuals per scale index over random windows of photographs and rates."""
     reach = exact.reach
     histograms = [torch.zeros(2 * r + 1, dtype=torch.float64) for r in reach]
 
@@ -114,7 +119,7 @@ def measure_tables(model: LatentCodec, exact: ExactPrior, crops: Crops, batches:
             histograms[i] += torch.bincount(chosen, minlength=2 * reach[i] + 1)
 
     for _ in range(batches):
-        x = crops.batch(8, crops.data.shape[1])
+        x = photos.windows(8, CROP).originals
         rates = torch.randint(RATE_COUNT, (8,)).tolist()
         rate = torch.tensor(rates) / (RATE_COUNT - 1)
         y = model.analyse(x, rate) * model.gain(rate)
@@ -123,13 +128,12 @@ def measure_tables(model: LatentCodec, exact: ExactPrior, crops: Crops, batches:
     return histograms
 
 
-def load_checkpoint(path: Path) -> tuple[LatentCodec, dict[str, Any]]:
-    """The averaged model of a training run and its counters."""
-    state = torch.load(path, map_location="cpu", weights_only=False)
-    weights = state["average"]
-    model = LatentCodec(adapter=AdapterConfig.of(weights))
+def load_checkpoint(path: Path) -> LatentCodec:
+    """The averaged model of a training run."""
+    weights = weights_of(path)
+    model = LatentCodec(TransformConfig.of(weights), adapter=AdapterConfig.of(weights))
     model.load_state_dict(weights)
-    return model.eval(), {k: v for k, v in state.items() if isinstance(v, int | float)}
+    return model.eval()
 
 
 def packed(name: str, value: Tensor) -> dict[str, Tensor]:
@@ -140,13 +144,13 @@ def packed(name: str, value: Tensor) -> dict[str, Tensor]:
     return int8_channels(name, value)
 
 
-def export(model: LatentCodec, crops: Crops, batches: int) -> dict[str, Tensor]:
+def export(model: LatentCodec, photos: PhotoBank, batches: int) -> dict[str, Tensor]:
     """All tensors of the shipped model."""
     torch.manual_seed(0)
     integers = integer_prior(model.prior)
     first = with_tables(integers, None)
     exact = ExactPrior(first, model.prior.config)
-    tables = with_tables(integers, measure_tables(model, exact, crops, batches))
+    tables = with_tables(integers, measure_tables(model, exact, photos, batches))
     tensors = {f"prior.{k}": v for k, v in tables.items()}
     for name, value in model.state_dict().items():
         if name.startswith(
@@ -157,34 +161,31 @@ def export(model: LatentCodec, crops: Crops, batches: int) -> dict[str, Tensor]:
     return {k: v.contiguous() for k, v in tensors.items()}
 
 
+def progress(path: Path) -> dict[str, Any]:
+    """Steps, samples and minutes of a run, as far as its file says."""
+    if path.suffix == ".pt":
+        state = torch.load(path, map_location="cpu", weights_only=False)
+        return {k: state[k] for k in ("step", "samples")} | {"minutes": round(state["seconds"] / 60, 1)}
+    with safe_open(path, "pt") as file:
+        return {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("checkpoint", type=Path, help="averaged weights, or a checkpoint")
+    parser.add_argument("--photos", type=Path, required=True, help="folder made by training.photos")
     parser.add_argument("--model", type=int, required=True, help="model id written into files")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--batches", type=int, default=60)
     parser.add_argument("--command", default="", help="training command, for the manifest")
     args = parser.parse_args()
-    model, counters = load_checkpoint(args.checkpoint)
-    tensors = export(model, Crops(args.data, "train", 7), args.batches)
-    manifest = ship(
-        args.out,
-        "latent",
-        args.model,
-        tensors,
-        {
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "training": {
-                "command": args.command,
-                "data": json.loads((args.data / "meta.json").read_text()),
-                "hours": round(counters["total_seconds"] / 3600, 2),
-                "samples": counters["samples"],
-                "steps": counters["step"],
-            },
-        },
-    )
-    print(json.dumps(manifest))
+    model = load_checkpoint(args.checkpoint)
+    tensors = export(model, bank(args.photos, torch.device("cpu"), 7), args.batches)
+    about = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "training": {"command": args.command, **progress(args.checkpoint)},
+    }
+    print(json.dumps(ship(args.out, "latent", args.model, tensors, about)))
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ scale indices count to 63."""
 class Settings:
     """Of a phase, beside the engine's.
 
-    ``lambda_low`` to ``lambda_high``: log-linear in the rate 0..1. ``balance``: each sample's loss is divided by lambda to
-    this power, so that coarse rates are heard beside fine ones. ``low_rates``: drawn rates are raised to this power;
+    ``lambda_low`` to ``lambda_high``: log-linear in the rate 0..1. ``balance``: each sample's loss is divided by lambda
+    to this power, so that coarse rates are heard beside fine ones. ``low_rates``: drawn rates are raised to this power;
     above 1 favours coarse ones. ``noisy``: bits are those of noisy latents, else of rounded ones. ``rate_only``: the
     prior alone learns, from rounded latents, which is what files hold. ``drop``: share of samples of which one to three
     last slices are not coded.
@@ -145,8 +145,8 @@ class LatentTask(Task):
 def made(config: dict[str, Any], start: Path | None, photos: PhotoBank) -> LatentCodec:
     """A model as a recipe's ``model`` describes it.
 
-    ``start``: a shipped model, a checkpoint, or averaged weights; what they lack (a trunk, say) starts at zero effect, and
-    what the model lacks (an adapter) is left out. None: from a linear transform of the photographs.
+    ``start``: a shipped model, a checkpoint, or averaged weights; a trunk that they lack starts at zero effect, and what
+    the model lacks (an adapter) is left out. None: from a linear transform of the photographs.
     """
     prior = PriorConfig(**config.get("prior", {}))
     model = LatentCodec(TransformConfig(**config.get("transforms", {})), prior)
@@ -183,5 +183,3 @@ def bank(folder: Path, device: torch.device, seed: int) -> PhotoBank:
 
 def _placed(net: Any, device: torch.device) -> Any:
     return net.to(device, memory_format=torch.channels_last)
-
-

@@ -5,8 +5,8 @@
     python -m training.latent.train --recipe training/runs/latent-03.json --photos PHOTOS --metrics METRICS --out RUN
         [--start WEIGHTS] [--samples N] [--seconds S]
 
-``--photos``: made by ``training.photos``. ``--start``: a shipped model, a checkpoint or averaged weights. ``--samples``: the
-recipe's phases, scaled to so many samples altogether. The device is CUDA where there is one.
+``--photos``: made by ``training.photos``. ``--start``: a shipped model, a checkpoint or averaged weights. ``--samples``:
+the recipe's phases, scaled to so many samples altogether. The device is CUDA where there is one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import json
 import math
 import time
 from pathlib import Path
+
+import torch
 
 from training.engine import Engine, Every, read_phases, scaled
 from training.latent.task import LatentTask, bank, device_of, made
@@ -28,7 +30,9 @@ def parser(description: str) -> argparse.ArgumentParser:
         found.add_argument(f"--{name}", type=Path, required=True)
     found.add_argument("--start", type=Path, help="weights to start from")
     found.add_argument("--samples", type=int, help="scale the recipe to so many")
-    found.add_argument("--seconds", type=float, default=math.inf, help="stop after so many; run again to go on")
+    found.add_argument(
+        "--seconds", type=float, default=math.inf, help="stop after so many; run again to go on"
+    )
     found.add_argument("--seed", type=int, default=1)
     found.add_argument("--log-every", type=int, default=50)
     found.add_argument("--save-every", type=float, default=300, help="seconds")
@@ -49,6 +53,7 @@ def engine_of(args: argparse.Namespace, task: LatentTask) -> Engine:
 
 def task_of(args: argparse.Namespace) -> LatentTask:
     """The model of a recipe on the photographs."""
+    torch.manual_seed(args.seed)
     photos = bank(args.photos, device_of(args.cpu), args.seed)
     config = json.loads(args.recipe.read_text()).get("model", {})
     resumed = (args.out / "last.pt").exists()

@@ -1,59 +1,67 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rate and distortion of a checkpoint with real file sizes, on held-out photographs or any folder.
+"""Rate and distortion of a latent model with real file sizes, on held-out photographs or any folder.
 
-    python -m training.validate RUN/last.pt --data CROPS --images photos.tar --metrics WEIGHTS --limit 24
+    python -m training.latent.validate RUN/average.safetensors --photos PHOTOS --images photos1024.tar --metrics METRICS
 
-A tar gives its last tenth by name (the split that training never sees), a folder all its images. Every picture is
-coded at fixed rate indices; the table also reads the metrics off at given bits per pixel, log-linearly.
+Takes a run's weights or a shipped model. A tar gives what of it is held out (``training.photos``), a folder all its
+images; of each the middle of at most ``--crop`` is coded at fixed rate indices. The table also reads the metrics off at
+given bits per pixel, log-linearly; ``excess`` is detail where the original is flat, less the original's own.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from picogram.bitstream import Header, Picogram, Profile, serialise
 from picogram.latent.codec import PhotoCodec
 from picogram.metrics.perceptual import load_dists, load_lpips
-from training.export_latent import export, load_checkpoint
-from training.pack import HOLD_OUT, read_source
-from training.train_latent import Crops
+from training.diffusion.losses import excess
+from training.latent.export import export, load_checkpoint
+from training.latent.task import bank, is_shipped
+from training.photos import SUFFIXES, Pixels, decode, read_tar
 
-METRICS = ("bpp", "lpips", "dists", "psnr")
-MAX_SIDE = 768
-
-
-def held_out(source: Path, limit: int) -> list[np.ndarray]:
-    """Pictures of at most 768 pixels a side and at least 256, evenly taken."""
-    entries = read_source(source)
-    if not source.is_dir():
-        entries = entries[int(len(entries) * (1 - HOLD_OUT)) :]
-    pictures = []
-    for _, data in entries:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
-        if min(image.size) >= 256:
-            image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
-            pictures.append(np.asarray(image))
-    step = max(1, len(pictures) // limit)
-    return pictures[::step][:limit]
+METRICS = ("bpp", "lpips", "dists", "psnr", "excess")
 
 
-def codec_of(checkpoint: Path, data: Path, batches: int = 30) -> PhotoCodec:
-    """A codec as it would ship, without writing it."""
-    model, _ = load_checkpoint(checkpoint)
-    return PhotoCodec(export(model, Crops(data, "train", 7), batches), model=0)
+def held_out(source: Path, limit: int, crop: tuple[int, int]) -> list[Pixels]:
+    """The middles of pictures, evenly taken, at most ``crop`` (width, height) large."""
+    if source.is_dir():
+        files = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES)
+        found = [np.asarray(Image.open(p).convert("RGB")) for p in files]
+    else:
+        found = [decode(f.data, f.aspect) for f in read_tar(source, held=True)]
+    found = [_middle(p, crop) for p in found if min(p.shape[:2]) >= 256]
+    return found[:: max(1, len(found) // limit)][:limit]
+
+
+def _middle(picture: Pixels, crop: tuple[int, int]) -> Pixels:
+    height, width = picture.shape[:2]
+    wide, high = min(width, crop[0]), min(height, crop[1])
+    left, top = (width - wide) // 2, (height - high) // 2
+    return picture[top : top + high, left : left + wide]
+
+
+def codec_of(path: Path, photos: Path, batches: int = 30) -> PhotoCodec:
+    """A codec as it would ship, without writing it; or a shipped one."""
+    if is_shipped(path):
+        return PhotoCodec(load_file(path), model=0)
+    return PhotoCodec(export(load_checkpoint(path), bank(photos, torch.device("cpu"), 7), batches), model=0)
 
 
 @torch.inference_mode()
-def measure(codec: PhotoCodec, pictures: list[np.ndarray], rates: list[int], metrics: Path) -> np.ndarray:
-    """``[len(rates), len(pictures), 4]``: bpp of the whole file, LPIPS (alex), DISTS, PSNR."""
+def measure(
+    codec: PhotoCodec, pictures: list[Pixels], rates: list[int], metrics: Path
+) -> npt.NDArray[np.float64]:
+    """``[len(rates), len(pictures), 5]``: ``METRICS``, bpp of the whole file."""
     lpips, dists = load_lpips(metrics), load_dists(metrics)
     rows = np.zeros((len(rates), len(pictures), len(METRICS)))
     for j, picture in enumerate(pictures):
@@ -67,28 +75,39 @@ def measure(codec: PhotoCodec, pictures: list[np.ndarray], rates: list[int], met
                 for v in (picture, codec.decode(section, width, height))
             )
             psnr = -10 * np.log10(float((x - y).square().mean()))
-            rows[i, j] = 8 * size / (height * width), float(lpips(x, y)), float(dists(x, y)), psnr
+            grain = float(excess(x, y)) - float(excess(x, x))
+            rows[i, j] = 8 * size / (height * width), float(lpips(x, y)), float(dists(x, y)), psnr, grain
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--photos", type=Path, required=True, help="folder made by training.photos")
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--metrics", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=24)
+    parser.add_argument("--crop", type=int, nargs=2, default=(512, 384), help="width and height")
     parser.add_argument("--rates", type=int, nargs="+", default=[0, 50, 100, 150, 200, 255])
-    parser.add_argument("--at", type=float, nargs="+", default=[0.015, 0.03, 0.05])
+    parser.add_argument("--at", type=float, nargs="+", default=[0.015, 0.03, 0.05, 0.1])
+    parser.add_argument("--out", type=Path, help="JSON of the numbers read off")
     args = parser.parse_args()
-    codec = codec_of(args.checkpoint, args.data)
-    means = measure(codec, held_out(args.images, args.limit), args.rates, args.metrics).mean(1)
+    codec = codec_of(args.checkpoint, args.photos)
+    pictures = held_out(args.images, args.limit, tuple(args.crop))
+    means = measure(codec, pictures, args.rates, args.metrics).mean(1)
     for rate, row in zip(args.rates, means, strict=True):
         print(f"rate {rate:3d}  " + "  ".join(f"{n} {v:.4f}" for n, v in zip(METRICS, row, strict=True)))
-    logs = np.log(means[:, 0])
+    logs, found = np.log(means[:, 0]), []
     for bpp in args.at:
-        at = {n: round(float(np.interp(np.log(bpp), logs, means[:, k])), 4) for k, n in enumerate(METRICS)}
-        print(json.dumps(at | {"bpp": bpp}))
+        at = {
+            n: round(float(np.interp(np.log(bpp), logs, means[:, k])), 4)
+            for k, n in enumerate(METRICS)
+            if n != "bpp"
+        }
+        found.append({"bpp": bpp, "pictures": len(pictures), **at})
+        print(json.dumps(found[-1]))
+    if args.out:
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

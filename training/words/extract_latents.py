@@ -24,7 +24,7 @@ from torch import Tensor
 from picogram.latent.codec import PhotoCodec, load_codec
 from picogram.latent.coding import walk_values
 from picogram.latent.exact_prior import RATE_COUNT
-from training.photos import read_tar
+from training.photos import read_source
 
 GRID = 8
 SIZES = ((288, 288), (384, 288), (288, 384), (320, 320), (224, 224), (448, 336))
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--variants", type=int, default=2)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    photos = sorted((found.name, found.data) for held in (False, True) for found in read_tar(args.data, held))
+    photos = read_source(args.data)
     codec, rng = load_codec(), random.Random(1)
     channels = codec.net.log_gain.shape[1]
     shape = (len(photos), args.variants, 2 * channels, GRID, GRID)

@@ -101,7 +101,7 @@ TRUNKS: Final[Mapping[str, type[Residual] | type[Depthwise]]] = {"dense": Residu
 
 
 class Trunk(nn.Module):
-    """Most of a synthesis' capacity, at stride 16; its last layer starts at zero: ``[B, c, h, w]`` to ``[B, out, h, w]``."""
+    """Most of a synthesis' capacity: ``[B, c, h, w]`` to ``[B, out, h, w]`` at stride 16; its last layer starts at 0."""
 
     def __init__(self, config: TransformConfig, out: int) -> None:
         super().__init__()
