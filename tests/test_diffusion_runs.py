@@ -4,16 +4,21 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
 import torch
 from diffusion_runs import arguments, photographs
-from safetensors.torch import load_file
+from joint_parts import Colours
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from training import command
-from training.diffusion import lent
+from training import carrier, command
+from training.diffusion import lent, train
 from training.diffusion.losses import Judged, LossWeights
 from training.diffusion.task import DiffusionTask
 from training.diffusion.train import engine
@@ -128,6 +133,49 @@ def test_the_adversary_and_what_the_banks_hold_are_kept(folder: Path, tmp_path: 
 def test_a_machine_lent_for_seconds_gets_a_recipe_that_ends_in_time(folder: Path, tmp_path: Path) -> None:
     made = engine(arguments(folder, tmp_path / "run", "--light"))
     before = {k: v.clone() for k, v in made.task.model.state_dict().items()}
-    few, many = (lent.affordable(made, seconds, calibration=0) for seconds in (30, 3000))
+    few, many = (lent.affordable(made, seconds, trial=0) for seconds in (30, 3000))
     assert 1 <= few < many
     assert all(torch.equal(v, before[k]) for k, v in made.task.model.state_dict().items())
+
+
+def test_a_lent_machine_trains_with_both_loads_and_sends_weights_back(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole errand on this processor: pack, two loads, a short run, parts, weights."""
+    monkeypatch.setattr(train, "FeatureNet", lambda _: Colours())
+    monkeypatch.setattr(lent, "FIRST_BYTES", 60_000)
+    carry, metrics, work, out = (tmp_path / name for name in ("carry", "metrics", "work", "out"))
+    for made in (carry, metrics, out):
+        made.mkdir()
+    for name in ("captions.json", "words.safetensors"):
+        shutil.copy(folder / "carry" / name, carry)
+    with tarfile.open(carry / "photos.tar", "w") as to:
+        for source in sorted((folder / "carry").glob("photos-*.tar")):
+            with tarfile.open(source) as tar:
+                for member in tar:
+                    to.addfile(member, tar.extractfile(member))
+    lent.random_judges(metrics)
+    torch.save({"alpha": torch.ones(1, 1475), "beta": torch.ones(1, 1475)}, metrics / "dists.pt")
+    run = arguments(folder, tmp_path / "recipe")
+    save_file({"any": torch.zeros(2, 2)}, tmp_path / "features.safetensors")
+    text = {k[5:]: v for k, v in engine(run).task.model.state_dict().items() if k.startswith("text.")}
+    save_file({k: v.contiguous() for k, v in text.items()}, tmp_path / "text.safetensors")
+    lent.pack(
+        argparse.Namespace(
+            carry=carry,
+            metrics=metrics,
+            features=tmp_path / "features.safetensors",
+            latent=run.latent,
+            trunk=run.trunk,
+            text=tmp_path / "text.safetensors",
+            out=tmp_path / "loads",
+            wheels=[],
+        )
+    )
+    first, second = tmp_path / "loads" / "first", tmp_path / "loads" / "second"
+    carrier.settle(first, work)
+    words = {"load": second, "work": work, "recipe": run.recipe, "out": out}
+    lent.train(argparse.Namespace(**words, seconds=6.0, trial=0.0, compile=False))
+    assert len(json.loads((work / "photos" / "photos.json").read_text())) == 5
+    back = carrier.join(out, "average", tmp_path / "average.safetensors")
+    assert set(back) == set(engine(run).task.model.state_dict())

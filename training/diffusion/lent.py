@@ -4,7 +4,7 @@
 
     python -m training.diffusion.lent pack --carry CARRY --metrics METRICS --features NET --latent LATENT --trunk TRUNK \\
         --text TEXT --out .carry                        # here: .carry/first and .carry/second, 62 MB each
-    python -m training.diffusion.lent rehearse .carry/first /tmp/work            # there: random judges, speed of a step
+    python -m training.diffusion.lent rehearse .carry/first /tmp/work --recipe R # there: random judges, speed of a step
     python -m training.diffusion.lent train .carry/second /tmp/work --recipe R --seconds 575 --out $OUT
     python -m training.diffusion.lent join OUT average.safetensors               # here: parts to weights
 
@@ -36,8 +36,8 @@ from training.engine import Engine, scaled
 
 FIRST_BYTES = 42e6
 """Of photographs in the first load."""
-CALIBRATION, MARGIN = 30.0, 0.97
-"""Seconds for measuring the speed of all phases, and the share of the time left that samples are counted for."""
+MARGIN = 0.97
+"""Share of the time left that samples are counted for."""
 AT_ONCE = 4
 """Steps between two looks at the clock while measuring: each look waits for the device."""
 
@@ -116,8 +116,8 @@ def timed(made: Engine, number: int, steps: int) -> tuple[float, float]:
     return time.time() - begun, loss
 
 
-def affordable(made: Engine, seconds: float, calibration: float = CALIBRATION) -> int:
-    """How many samples of the recipe fit in ``seconds`` after the ``calibration``, whose steps train nothing."""
+def affordable(made: Engine, seconds: float, trial: float) -> int:
+    """How many samples of the recipe fit in ``seconds`` from now; what a ``trial`` of so many of them learns is dropped."""
     begun, ends = time.time(), len(made.phases)
     before = copy.deepcopy(made.task.model.state_dict())
     state = copy.deepcopy(made.task.state())
@@ -126,7 +126,7 @@ def affordable(made: Engine, seconds: float, calibration: float = CALIBRATION) -
         made.task.begin(phase)
         timed(made, number, 2)  # kernels are chosen and compiled
         steps, spent = 0, 0.0
-        while not steps or time.time() - begun < calibration * (number + 1) / ends:
+        while not steps or time.time() - begun < trial * (number + 1) / ends:
             spent, steps = spent + timed(made, number, AT_ONCE)[0], steps + AT_ONCE
         per_sample += spent / (steps * phase.batch) * phase.length * phase.batch / total
     made.task.model.load_state_dict(before)
@@ -163,7 +163,7 @@ def train(args: argparse.Namespace) -> None:
     more = ["--compile"] if args.compile else []
     text = ["--text", str(args.work / "text.safetensors")]
     measured = engine(args.work, args.recipe, run, *text, *more)
-    samples = affordable(measured, args.seconds - (time.time() - begun))
+    samples = affordable(measured, args.seconds - (time.time() - begun), args.trial)
     phases = scaled(measured.phases, samples)
     made = Engine(measured.task, phases, run, replace(measured.every, save_seconds=50), light=True)
     print(f"{args.seconds - (time.time() - begun):.0f} s to train on {samples} samples", flush=True)
@@ -189,6 +189,7 @@ def main() -> None:
     for name in ("load", "work", "--recipe", "--out"):
         verb.add_argument(name, type=Path)
     verb.add_argument("--seconds", type=float, default=575)
+    verb.add_argument("--trial", type=float, default=30, help="seconds for measuring the speed")
     verb.add_argument("--compile", action="store_true")
     verb = verbs.add_parser("join")
     verb.add_argument("folder", type=Path)
