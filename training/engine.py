@@ -309,7 +309,10 @@ class Engine:
             model.load_state_dict(self.average)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(phase.freeze) if phase.freeze else True)
-        self.task.begin(phase)
+        # networks that a task makes here are initialised at random, though a run that goes on has been there before
+        devices = [self.task.device] if self.task.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            self.task.begin(phase)
         return phase
 
     def one_step(self, phase: Phase) -> dict[str, Tensor]:

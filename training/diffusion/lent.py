@@ -117,7 +117,7 @@ def timed(made: Engine, number: int, steps: int) -> tuple[float, float]:
 
 
 def affordable(made: Engine, seconds: float, trial: float) -> int:
-    """How many samples of the recipe fit in ``seconds`` from now; what a ``trial`` of so many of them learns is dropped."""
+    """How many samples of the recipe fit in ``seconds`` from now, of which a ``trial`` takes some and teaches nothing."""
     begun, ends = time.time(), len(made.phases)
     before = copy.deepcopy(made.task.model.state_dict())
     state = copy.deepcopy(made.task.state())
