@@ -138,25 +138,31 @@ def test_a_machine_lent_for_seconds_gets_a_recipe_that_ends_in_time(folder: Path
     assert all(torch.equal(v, before[k]) for k, v in made.task.model.state_dict().items())
 
 
+def in_one_tar(folder: Path, carry: Path) -> None:
+    """As ``training.photos select`` leaves them."""
+    for name in ("captions.json", "words.safetensors"):
+        shutil.copy(folder / name, carry)
+    with tarfile.open(carry / "photos.tar", "w") as to:
+        for source in sorted(folder.glob("photos-*.tar")):
+            with tarfile.open(source) as tar:
+                for member in tar:
+                    to.addfile(member, tar.extractfile(member))
+
+
 def test_a_lent_machine_trains_with_both_loads_and_sends_weights_back(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole errand on this processor: pack, two loads, a short run, parts, weights."""
+    """The whole errand on this processor: pack, a rehearsal, a short run on both loads, parts, weights."""
     monkeypatch.setattr(train, "FeatureNet", lambda _: Colours())
     monkeypatch.setattr(lent, "FIRST_BYTES", 60_000)
     carry, metrics, work, out = (tmp_path / name for name in ("carry", "metrics", "work", "out"))
     for made in (carry, metrics, out):
         made.mkdir()
-    for name in ("captions.json", "words.safetensors"):
-        shutil.copy(folder / "carry" / name, carry)
-    with tarfile.open(carry / "photos.tar", "w") as to:
-        for source in sorted((folder / "carry").glob("photos-*.tar")):
-            with tarfile.open(source) as tar:
-                for member in tar:
-                    to.addfile(member, tar.extractfile(member))
+    in_one_tar(folder / "carry", carry)
     lent.random_judges(metrics)
     torch.save({"alpha": torch.ones(1, 1475), "beta": torch.ones(1, 1475)}, metrics / "dists.pt")
     run = arguments(folder, tmp_path / "recipe")
+    monkeypatch.setattr(train, "compile_blocks", lambda _: None)
     save_file({"any": torch.zeros(2, 2)}, tmp_path / "features.safetensors")
     text = {k[5:]: v for k, v in engine(run).task.model.state_dict().items() if k.startswith("text.")}
     save_file({k: v.contiguous() for k, v in text.items()}, tmp_path / "text.safetensors")
@@ -173,7 +179,7 @@ def test_a_lent_machine_trains_with_both_loads_and_sends_weights_back(
         )
     )
     first, second = tmp_path / "loads" / "first", tmp_path / "loads" / "second"
-    carrier.settle(first, work)
+    lent.rehearse(first, work, run.recipe, 1)
     words = {"load": second, "work": work, "recipe": run.recipe, "out": out}
     lent.train(argparse.Namespace(**words, seconds=6.0, trial=0.0, compile=False))
     assert len(json.loads((work / "photos" / "photos.json").read_text())) == 5

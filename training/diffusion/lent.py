@@ -29,8 +29,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from picogram.diffusion.model import DiffusionConfig
 from picogram.diffusion.rrdb import Trunk
 from training import carrier
+from training.command import Recipe
 from training.diffusion import train as diffusion
 from training.engine import Engine, scaled
 
@@ -140,7 +142,9 @@ def rehearse(load: Path, work: Path, recipe: Path, steps: int) -> None:
     begun = time.time()
     carrier.settle(load, work)
     random_judges(work / "metrics")
-    save_file(Trunk(64, 32, 8).state_dict(), work / "trunk.safetensors")
+    sizes = DiffusionConfig(**Recipe.read(recipe).model)
+    trunk = Trunk(sizes.width, sizes.growth, sizes.blocks)
+    save_file(trunk.state_dict(), work / "trunk.safetensors")
     print(f"settled in {time.time() - begun:.1f} s", flush=True)
     for more in ((), ("--compile",)):
         made = engine(work, recipe, work / "rehearsal", *more)
