@@ -1,22 +1,18 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Training the diffusion model: photographs, the frozen codec, published weights, judges, resuming."""
+"""What the diffusion model is trained with: photographs, the frozen codec, published weights, judges."""
 
 from __future__ import annotations
 
-import argparse
-import io
-import json
 import struct
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusion_runs import photographs
 from pictures import synthetic
-from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from picogram.bench.kid import kid, patches
@@ -26,83 +22,19 @@ from picogram.latent.codec import load_codec, unpack_floats
 from picogram.models import DEFAULT_LATENT, latent_weights
 from picogram.models.store import features_file
 from picogram.semantics.features import FeatureNet
-from training.diffusion import lent, pretrained
+from training.diffusion import pretrained
 from training.diffusion.export import pack as pack_weights
 from training.diffusion.losses import Adversary, Distances, LossWeights, Moments, excess, windows
-from training.diffusion.train import Trainer, parser
 from training.frozen import FrozenCodec
-from training.photos import LONGEST, PhotoBank, decode, held_out, read_tar, unpack
+from training.photos import LONGEST, PhotoBank, decode, held_out, read_tar
 from training.words.extract_latents import decoded_latents
 
 CPU = torch.device("cpu")
-CONFIG = {"width": 8, "growth": 4, "text_width": 16, "text_layers": 1, "vector": 16}
-
-
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    tar.addfile(info, io.BytesIO(data))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``carry``, ``photos`` unpacked from it, ``flickr.tar`` and a trunk of two blocks."""
-    root = tmp_path_factory.mktemp("diffusion")
-    carry = root / "carry"
-    carry.mkdir()
-    with tarfile.open(carry / "photos-0.tar", "w") as tar:
-        for i in range(3):
-            add(tar, f"large{i}.png", png(synthetic(i, 140, 130)))
-    with tarfile.open(carry / "photos-1.tar", "w") as tar:
-        for i in range(2):
-            add(tar, f"said{i}.png", png(synthetic(10 + i, 64, 64)))
-    said = {f"said{i}.png": [1.5 - i, [[1, 2], [3]]] for i in range(2)}
-    (carry / "captions.json").write_text(json.dumps(said))
-    embedding = torch.randint(-9, 9, (5, 576), generator=torch.Generator().manual_seed(1)).to(torch.int8)
-    save_file({"embedding": embedding, "embedding.scale": torch.ones(5)}, carry / "words.safetensors")
-    unpack(carry, root / "photos", processes=1)
-    rows = [{"file": f"{i:02d}.png", "captions": [f"number {i}"] * 6, "true_aspect": 1.5} for i in range(10)]
-    with tarfile.open(root / "flickr.tar", "w") as tar:
-        for i, row in enumerate(rows):
-            add(tar, row["file"], png(synthetic(i, 64, 64)))
-        add(tar, "captions.jsonl", "\n".join(json.dumps(r) for r in rows).encode())
-    torch.manual_seed(3)
-    save_file(Trunk(8, 4, 2).state_dict(), root / "trunk.safetensors")
-    return root
-
-
-def arguments(folder: Path, out: Path, *more: str) -> argparse.Namespace:
-    """A run of four steps in two phases, on 64 pixels, without perceptual networks."""
-    out.mkdir(exist_ok=True)
-    loss = {"lpips": 0, "dists": 0}
-    recipe = {
-        "phases": [{"until": 0.5, "loss": loss}, {"until": 1, "loss": loss | {"smooth": 1}}],
-        "blocks": 2,
-        "batch": 2,
-        "crop": 64,
-        "lr": 1e-3,
-        "warmup": 1,
-        "captioned": 0.3,
-        "later": 0.5,
-        "config": CONFIG,
-    }
-    (out / "recipe.json").write_text(json.dumps(recipe))
-    named = {
-        "recipe": out / "recipe.json",
-        "photos": folder / "photos",
-        "latent": latent_weights(DEFAULT_LATENT),
-        "trunk": folder / "trunk.safetensors",
-        "metrics": folder,
-        "out": out,
-    }
-    words = [word for name, path in named.items() for word in (f"--{name}", str(path))]
-    return parser().parse_args([*words, "--steps", "4", "--log-every", "2", "--cpu", *more])
+    return photographs(tmp_path_factory.mktemp("diffusion"))
 
 
 def test_what_is_held_out_depends_on_the_source() -> None:
@@ -190,57 +122,6 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path, damage: object) ->
     path.write_bytes(damage(published(Trunk(6, 3, 1))))  # type: ignore[operator]
     with pytest.raises(ValueError, match=r"net\.bin"):
         pretrained.load(path, 6, 3, 1)
-
-
-def test_a_stopped_run_resumes_where_it_was(folder: Path, tmp_path: Path) -> None:
-    args = arguments(folder, tmp_path / "run")
-    first = Trainer(args)
-    before = {k: v.clone() for k, v in first.net.state_dict().items()}
-    assert torch.equal(before["trunk.first.weight"], load_file(args.trunk)["first.weight"])
-    first.args.steps = 2
-    first.run()
-    assert (first.step, first.samples) == (2, 4)
-    args.steps = 4
-    second = Trainer(args)
-    assert (second.step, second.samples) == (2, 4)
-    second.run()
-    assert (second.step, second.samples, second.phase) == (4, 8, 1)
-    assert (tmp_path / "run" / "phase-0.safetensors").exists()
-    now, average = second.net.state_dict(), load_file(tmp_path / "run" / "average.safetensors")
-    assert all(torch.allclose(average[k].float(), v.float(), atol=0.05) for k, v in now.items())
-    changed = [k for k, v in now.items() if not torch.equal(v, before[k])]
-    for part in ("trunk.", "stem.", "from_stem", "from_detail", "from_change", "films", "share"):
-        assert any(k.startswith(part) for k in changed), part
-
-
-def test_being_asked_to_stop_keeps_the_step(folder: Path, tmp_path: Path) -> None:
-    trainer = Trainer(arguments(folder, tmp_path / "run"))
-    trainer.stop = True
-    trainer.run()
-    assert trainer.step == 0
-    assert (tmp_path / "run" / "last.pt").exists()
-
-
-def test_a_run_by_the_clock_ends_with_it(folder: Path, tmp_path: Path) -> None:
-    args = arguments(folder, tmp_path / "run", "--light")
-    args.steps, args.seconds = None, 0.5
-    trainer = Trainer(args)
-    trainer.run()
-    assert trainer.done() == 1.0
-    assert not (tmp_path / "run" / "last.pt").exists()
-
-
-def test_parts_of_weights_come_back_whole(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lent, "PART_BYTES", 1000)
-    save_file({"a": torch.arange(2000.0)}, tmp_path / "average.safetensors")
-    out = tmp_path / "out"
-    out.mkdir()
-    lent.parts(tmp_path, out)
-    assert len(list(out.iterdir())) == 9
-    lent.join(out, "average", tmp_path / "back.safetensors")
-    assert torch.equal(load_file(tmp_path / "back.safetensors")["a"], torch.arange(2000.0))
 
 
 def test_export_keeps_weights_within_half_a_step_of_their_scale() -> None:

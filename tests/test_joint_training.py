@@ -8,8 +8,10 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import byte_lm
 import numpy as np
@@ -19,21 +21,45 @@ from joint_parts import CONFIG, Colours, heads
 from PIL import Image
 
 from picogram.semantics.joint import JointConfig, JointSpace, read_heads, similarity
+from training.command import Recipe
+from training.engine import Engine
 from training.joint import data, validate
-from training.joint.batches import Pairs
+from training.joint.batches import Batch, Pairs
 from training.joint.data import PICTURES, TEXTS, make_index, write_pictures, write_states
 from training.joint.export import export
 from training.joint.losses import cell_scores, contrast, whole_scores
-from training.joint.train import Recipe, Trainer
+from training.joint.train import JointTask, engine, parser
 from training.joint.validate import beside, mean_recall, measure, photos, recalls
 from training.words.data import captioned
 from training.words.float_lm import FloatLM
 
 COLOURS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "black", "white")
 COUNT = 40
-RECIPE = Recipe(
-    epochs=3, batch=16, warmup=1, dropout=0.1, cells=6, image_hidden=24, text_hidden=24, width=16, average=0.5
-)
+PHASE = {
+    "batch": 16,
+    "steps": 6,
+    "lr": 1e-3,
+    "lr_end": 2e-5,
+    "warmup": 1,
+    "clip": 5,
+    "ema": 0.5,
+    "settings": {"cells": 6},
+}
+SIZES = {"dropout": 0.1, "image_hidden": 24, "text_hidden": 24, "width": 16}
+
+
+def run_in(out: Path, folder: Path, judge: int = 2, patience: int = 0, **phase: Any) -> Engine:
+    out.mkdir(exist_ok=True)
+    recipe = {"judge": judge, "patience": patience, "model": SIZES, "phases": [PHASE | phase]}
+    (out / "recipe.json").write_text(json.dumps(recipe))
+    words = ["--recipe", str(out / "recipe.json"), "--data", str(folder), "--out", str(out)]
+    return engine(parser().parse_args([*words, "--log-every", "2"]))
+
+
+def looks(out: Path) -> list[dict[str, Any]]:
+    """The lines of the log that are judgements."""
+    lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
+    return [{k: v for k, v in row.items() if k != "minutes"} for row in lines if "score" in row]
 
 
 def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -104,7 +130,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> JointSpace:
 
 
 def test_training_sees_what_use_sees(folder: Path, tar: Path, space: JointSpace) -> None:
-    pairs = Pairs(folder, seed=1)
+    pairs = Pairs(folder, np.random.default_rng(1))
     train, held_out = captioned(tar)
     assert (pairs.train, pairs.count) == (len(train), COUNT)
     captions = [caption for row in train + held_out for caption in row["captions"]]
@@ -144,7 +170,7 @@ def test_interrupted_writing_goes_on_where_it_was(
 
 
 def test_samples_are_of_the_photos_asked_for_and_lose_some_tokens(folder: Path) -> None:
-    pairs = Pairs(folder, seed=1)
+    pairs = Pairs(folder, np.random.default_rng(1))
     numbers = list(range(20))
     batch = pairs.sample(numbers, cells=5, drop_tokens=0.5)
     assert batch.cells.shape[:2] == (20, 5)
@@ -221,47 +247,83 @@ def test_two_photos_lie_side_by_side() -> None:
 def test_training_learns_stops_when_it_no_longer_does_and_keeps_the_best(
     folder: Path, tmp_path: Path
 ) -> None:
-    recipe = replace(RECIPE, epochs=60, patience=10, lr=3e-3)
-    trainer = Trainer(recipe, folder, tmp_path)
-    before = mean_recall(trainer.evaluate())
-    trainer.run()
-    scores = [entry["mean_recall"] for entry in trainer.history]
-    assert trainer.history[-1]["loss"] < trainer.history[0]["loss"] * 0.9
+    made = run_in(tmp_path, folder, judge=4, patience=10, steps=120, lr=3e-3, lr_end=6e-5)
+    before = made.task.judge(made.average)["mean_recall"]
+    made.run()
+    seen = looks(tmp_path)
+    scores = [row["mean_recall"] for row in seen]
+    losses = [json.loads(line).get("loss") for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    found = [loss for loss in losses if loss is not None]
+    assert found[-1] < found[0] * 0.9
     assert max(scores) > before
-    assert len(scores) == 60 or len(scores) == trainer.best + 1 + 10
+    assert len(scores) == 30 or len(scores) == scores.index(max(scores)) + 1 + 10
     manifest = export(tmp_path, 7, tmp_path, "runs/x.json")
     stored = read_heads(tmp_path / "joint-7.safetensors", JointConfig(**manifest["config"])).eval()
-    trainer.average = stored.state_dict()
-    assert mean_recall(trainer.evaluate()) == pytest.approx(max(scores), abs=0.15)
+    again = made.task.judge(stored.state_dict())["mean_recall"]
+    assert again == pytest.approx(max(scores), abs=0.15)
 
 
 def test_a_resumed_run_is_the_same_run(folder: Path, tmp_path: Path) -> None:
-    whole = Trainer(RECIPE, folder, tmp_path / "whole")
+    whole = run_in(tmp_path / "whole", folder)
     whole.run()
-    # an interruption: the recipe's rates are those of three epochs, but one was run
-    first = Trainer(RECIPE, folder, tmp_path / "parts")
-    first.recipe = replace(RECIPE, patience=0)
+    first = run_in(tmp_path / "parts", folder)
+    first.every.patience = 1
+    first.best = -1.0  # no look is good enough: an interruption after the first
     first.run()
-    assert first.epoch == 1
-    second = Trainer(RECIPE, folder, tmp_path / "parts")
-    assert second.epoch == 1
+    assert first.step == 2
+    state = torch.load(tmp_path / "parts" / "last.pt", weights_only=False)
+    torch.save(state | {"best": float("inf"), "stale": 0}, tmp_path / "parts" / "last.pt")
+    second = run_in(tmp_path / "parts", folder)
+    assert second.step == 2
     second.run()
-    assert second.history == whole.history
+    assert looks(tmp_path / "parts") == looks(tmp_path / "whole")
     for name, value in whole.average.items():
-        torch.testing.assert_close(second.average[name], value)
+        assert torch.equal(second.average[name], value)
+
+
+def test_every_photo_is_seen_before_one_is_seen_again(folder: Path, tmp_path: Path) -> None:
+    made = run_in(tmp_path, folder, steps=2)
+    assert isinstance(made.task, JointTask)
+    seen: list[int] = []
+    sample = made.task.data.sample
+
+    def noted(photos: Sequence[int], *more: Any) -> Batch:
+        seen.extend(photos)
+        return sample(photos, *more)
+
+    made.task.data.sample = noted  # type: ignore[method-assign]
+    made.run()
+    assert len(seen) == len(set(seen)) == 32
+
+
+def test_the_temperature_is_bounded(folder: Path, tmp_path: Path) -> None:
+    made = run_in(tmp_path, folder, steps=1)
+    with torch.no_grad():
+        made.task.model.get_parameter("log_scale").fill_(9.0)
+    made.run()
+    assert float(made.average["log_scale"].exp()) < 9000
+    assert float(made.task.model.get_parameter("log_scale").detach().exp()) == pytest.approx(100)
 
 
 def test_too_few_photos_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="do not fill a batch"):
-        Trainer(replace(RECIPE, batch=64), folder, tmp_path)
+        run_in(tmp_path, folder, batch=64).run()
+
+
+def test_the_recipe_that_shipped_is_thirty_rounds() -> None:
+    recipe = Recipe.read(Path("training/runs/joint-01.json"))
+    (phase,) = recipe.phases
+    assert phase.steps == 30 * (7281 // phase.batch)
+    assert recipe.judge == 7281 // phase.batch
 
 
 # export and measuring
 
 
 def test_manifest_describes_the_file(folder: Path, tmp_path: Path) -> None:
-    trainer = Trainer(replace(RECIPE, epochs=1), folder, tmp_path)
-    trainer.run()
+    made = run_in(tmp_path, folder, steps=2)
+    made.run()
+    assert isinstance(made.task, JointTask)
     scores = {"photos": 4}
     manifest = export(tmp_path, 3, tmp_path, "runs/x.json", scores)
     content = (tmp_path / "joint-3.safetensors").read_bytes()
@@ -269,9 +331,9 @@ def test_manifest_describes_the_file(folder: Path, tmp_path: Path) -> None:
     assert manifest["sha256"] == hashlib.sha256(content).hexdigest()
     assert manifest["size"] == len(content)
     assert manifest["held_out"] == scores
-    assert manifest["training"]["steps"] == trainer.step
-    assert JointConfig(**manifest["config"]) == trainer.heads.config
-    assert manifest["parameters"] == sum(p.numel() for p in trainer.heads.parameters())
+    assert manifest["training"]["steps"] == made.step
+    assert JointConfig(**manifest["config"]) == made.task.model.config
+    assert manifest["parameters"] == sum(p.numel() for p in made.task.model.parameters())
     again = export(tmp_path, 3, tmp_path, "runs/x.json")
     assert again["sha256"] == manifest["sha256"]
 

@@ -4,34 +4,34 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
-import math
 import tarfile
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import joint_parts
 import numpy as np
 import pytest
 import torch
+from photo_folders import caption_states, photo_folder
 from pictures import synthetic
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from picogram.latent.codec import PhotoCodec
 from picogram.latent.guide import Guide
 from picogram.latent.model import LatentCodec
-from picogram.semantics.features import Features
 from picogram.semantics.joint import JointHeads
-from training.export_latent import export, load_checkpoint
-from training.pack import pack as pack_crops
+from training.engine import Engine, Phase, read_phases
+from training.latent.export import export
+from training.latent.task import bank, made
 from training.taco.data import Captioned, without_some
 from training.taco.losses import contrast, drift
 from training.taco.pack import HEIGHT, WIDTH, pack
-from training.taco.train import TacoTrainer
-from training.train_latent import Crops, Trainer
+from training.taco.task import Settings, TacoTask, with_adapter
 
 COUNT = 12
 DIMENSIONS = 16
@@ -120,24 +120,16 @@ def photos(tar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two captions a photo, of 2 and 3 tokens, whose states tell which caption of which photo they are of."""
-    out = tmp_path_factory.mktemp("states")
-    width = joint_parts.CONFIG.text_width
-    places = [0]
-    for _ in range(COUNT):
-        places += [places[-1] + 2, places[-1] + 5]
-    values = np.zeros((places[-1], width), np.float16)
-    for caption in range(2 * COUNT):
-        values[places[caption] : places[caption + 1], :] = np.random.default_rng(caption).normal(size=width)
-    np.save(out / "states.npy", values)
-    captions = list(range(0, 2 * COUNT + 1, 2))
-    (out / "index.json").write_text(json.dumps({"captions": captions, "states": places}))
-    return out
+    return caption_states(tmp_path_factory.mktemp("states"), COUNT, joint_parts.CONFIG.text_width)
 
 
 @pytest.fixture(scope="module")
 def heads() -> JointHeads:
     return joint_parts.heads().eval()
+
+
+def captioned(photos: Path, states: Path, heads: JointHeads) -> Captioned:
+    return Captioned(photos, states, heads, torch.device("cpu"), np.random.default_rng(1))
 
 
 def test_whole_wide_photos_are_packed_and_the_last_tenth_is_kept_apart(photos: Path) -> None:
@@ -148,10 +140,10 @@ def test_whole_wide_photos_are_packed_and_the_last_tenth_is_kept_apart(photos: P
 
 
 def test_photos_come_with_captions_of_their_own(photos: Path, states: Path, heads: JointHeads) -> None:
-    data = Captioned(photos, states, heads, seed=1)
+    data = captioned(photos, states, heads)
     batch = data.batch(64)
     assert batch.pixels.shape == (64, 3, HEIGHT, WIDTH)
-    originals = torch.from_numpy(np.array(data.pixels)).permute(0, 3, 1, 2).float() / 255
+    originals = data.pixels.permute(0, 3, 1, 2).float() / 255
     for pixels, values, mask in zip(batch.pixels, batch.guide.states, batch.guide.mask, strict=True):
         alike = [((o - pixels).abs().mean(), (o.flip(2) - pixels).abs().mean()) for o in originals]
         photo = int(data.numbers[int(torch.tensor(alike).amin(1).argmin())])
@@ -163,7 +155,7 @@ def test_photos_come_with_captions_of_their_own(photos: Path, states: Path, head
 
 
 def test_a_caption_that_is_dropped_is_dropped_whole(photos: Path, states: Path, heads: JointHeads) -> None:
-    guide = Captioned(photos, states, heads, seed=1).batch(2).guide
+    guide = captioned(photos, states, heads).batch(2).guide
     left = without_some(guide, torch.tensor([False, True]))
     assert not left.mask[0].any()
     assert torch.equal(left.mask[1], guide.mask[1])
@@ -172,107 +164,145 @@ def test_a_caption_that_is_dropped_is_dropped_whole(photos: Path, states: Path, 
 # runs
 
 
-class SmallTrainer(TacoTrainer):
-    """With features of colours only."""
-
-    def networks(self) -> tuple[JointHeads, Callable[[Tensor], Features]]:
-        return joint_parts.heads().eval().requires_grad_(False), joint_parts.Colours()
-
-
-SETTINGS = {"captioned": 1.0, "photos": 2, "drop": 0.3, "contrast": 0.5, "drift": 0.5, "share": 1.0}
-PHASE = {"steps": 2, "batch": 2, "crop": 64, "warmup": 1, "loss": {"mse": 100, "lpips_alex": 0}}
-
-
-@pytest.fixture(scope="module")
-def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("crops")
-    (folder / "pictures").mkdir()
-    for i in range(12):
-        synthetic(i, 100, 90).save(folder / "pictures" / f"{i:02d}.png")
-    pack_crops([str(folder / "pictures")], folder, size=64, seed=1, limit=None)
-    return folder
+SETTINGS = {
+    "captioned": 1.0,
+    "captioned_batch": 3,
+    "withheld": 0.3,
+    "contrast": 0.5,
+    "drift": 0.5,
+    "share": 1.0,
+    "crop": 64,
+    "loss": {"mse": 100, "lpips_alex": 0},
+}
 
 
-def arguments(out: Path, crops: Path, photos: Path, states: Path, **settings: float) -> argparse.Namespace:
-    out.mkdir(exist_ok=True)
-    recipe = out / "recipe.json"
-    recipe.write_text(json.dumps({"taco": SETTINGS | settings, "phases": [PHASE]}))
-    return argparse.Namespace(
-        recipe=recipe,
-        data=crops,
-        metrics=crops,
-        photos=photos,
-        states=states,
-        start=None if out.name == "start" else out.parent / "start" / "last.pt",
-        out=out,
-        seed=1,
-        log_every=1,
-        save_every=0,
-        stop_after=math.inf,
-    )
+def phase(**settings: Any) -> Phase:
+    return Phase(batch=2, steps=2, warmup=1, lr=1e-3, settings=SETTINGS | settings)
 
 
 @pytest.fixture(scope="module")
-def folder(crops: Path, photos: Path, states: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a checkpoint to start from."""
-    folder = tmp_path_factory.mktemp("runs")
-    args = arguments(folder / "start", crops, photos, states)
-    Trainer(args).save()
-    return folder
+def windows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photo_folder(tmp_path_factory.mktemp("windows"))
 
 
-def test_a_run_starts_from_the_codec_that_it_is_given_unchanged(
-    folder: Path, crops: Path, photos: Path, states: Path
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model without an adapter."""
+    torch.manual_seed(7)
+    path = tmp_path_factory.mktemp("start") / "average.safetensors"
+    save_file(LatentCodec().state_dict(), path)
+    return path
+
+
+MakeTask = Callable[..., TacoTask]
+
+
+@pytest.fixture
+def make(windows: Path, photos: Path, states: Path, start: Path) -> MakeTask:
+    """A task with features of colours only."""
+
+    def made_task(adapter: bool = True, source: Path = start) -> TacoTask:
+        torch.manual_seed(1)
+        pictures, heads = (
+            bank(windows, torch.device("cpu"), 1),
+            joint_parts.heads().eval().requires_grad_(False),
+        )
+        model = made({}, source, pictures)
+        if adapter:
+            model = with_adapter(model, heads, source)
+        said = Captioned(photos, states, heads, torch.device("cpu"), pictures.rng)
+        return TacoTask(model, pictures, said, joint_parts.Colours(), windows)
+
+    return made_task
+
+
+def test_a_run_starts_from_the_codec_that_it_is_given_unchanged(make: MakeTask, start: Path) -> None:
+    task = make()
+    given = LatentCodec()
+    given.load_state_dict(load_file(start))
+    x, rate, guide = torch.rand(1, 3, 64, 64), torch.tensor([0.4]), task.captioned.batch(1).guide
+    assert torch.equal(task.model.analyse(x, rate, guide), given.analysis(x, rate))
+
+
+def test_an_adapter_that_is_there_is_kept(make: MakeTask, tmp_path: Path) -> None:
+    task = make()
+    assert task.model.adapter is not None
+    torch.nn.init.normal_(task.model.adapter.coarse.out.weight)
+    state = {k: v.contiguous() for k, v in task.model.state_dict().items()}
+    save_file(state, tmp_path / "listening.safetensors")
+    again = make(source=tmp_path / "listening.safetensors")
+    assert again.model.adapter is not None
+    assert torch.equal(again.model.adapter.coarse.out.weight, task.model.adapter.coarse.out.weight)
+
+
+def test_a_stopped_run_goes_on_as_it_would_have_and_its_export_listens(
+    make: MakeTask, tmp_path: Path
 ) -> None:
-    trainer = SmallTrainer(arguments(folder / "unchanged", crops, photos, states))
-    started, given = trainer.model.eval(), load_checkpoint(folder / "start" / "last.pt")[0]
-    x, rate, guide = torch.rand(1, 3, 64, 64), torch.tensor([0.4]), trainer.photos.batch(1).guide
-    assert torch.equal(started.analyse(x, rate, guide), given.analysis(x, rate))
-
-
-def test_a_stopped_run_resumes_and_its_export_listens(
-    folder: Path, crops: Path, photos: Path, states: Path
-) -> None:
-    args = arguments(folder / "run", crops, photos, states)
-    first = SmallTrainer(args)
-    first.run(time.time() + 0.02)
-    assert first.step == 1
-    second = SmallTrainer(args)
+    phases = [phase(captioned=0.5)]
+    whole = Engine(make(), phases, tmp_path / "whole")
+    whole.run()
+    first = Engine(make(), [replace(phases[0], steps=1)], tmp_path / "run")
+    first.run()
+    second = Engine(make(), phases, tmp_path / "run")
     assert second.step == 1
-    second.run(math.inf)
-    assert second.step == 2
-    assert second.model.adapter is not None
-    torch.nn.init.normal_(second.model.adapter.coarse.out.weight)
-    second.average.values = second.model.state_dict()
-    second.save()
-    model, _ = load_checkpoint(args.out / "last.pt")
-    codec = PhotoCodec(export(model, Crops(crops, "train", 7), batches=1), model=0)
-    picture, guide = np.asarray(synthetic(3, 96, 80)), second.photos.batch(1).guide
+    second.phase, second.phase_step = 0, 1  # it was stopped within the phase, not at its end
+    second.run()
+    now, expected = second.task.model.state_dict(), whole.task.model.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in now.items())
+    task = second.task
+    assert isinstance(task, TacoTask)
+    assert task.model.adapter is not None
+    torch.nn.init.normal_(task.model.adapter.coarse.out.weight)
+    codec = PhotoCodec(export(task.model, task.photos, batches=1), model=0)
+    picture, guide = np.asarray(synthetic(3, 96, 80)), task.captioned.batch(1).guide
     heard = codec.analyse(picture, Guide(guide.states, guide.mask))
     assert not torch.allclose(heard.features, codec.analyse(picture).features, atol=1e-3)
 
 
-def test_without_an_adapter_and_joint_terms_a_run_is_the_control(
-    folder: Path, crops: Path, photos: Path, states: Path
-) -> None:
-    args = arguments(folder / "control", crops, photos, states, adapter=False, contrast=0, drift=0)
-    trainer = SmallTrainer(args)
-    assert isinstance(trainer.model, LatentCodec)
-    assert trainer.model.adapter is None
-    trainer.run(math.inf)
-    assert trainer.step == 2
+def test_without_an_adapter_and_joint_terms_a_run_is_the_control(make: MakeTask, tmp_path: Path) -> None:
+    task = make(adapter=False)
+    assert task.model.adapter is None
+    made_run = Engine(task, [phase(contrast=0, drift=0)], tmp_path)
+    made_run.run()
+    assert made_run.step == 2
 
 
-def test_the_joint_terms_reach_the_pictures(folder: Path, crops: Path, photos: Path, states: Path) -> None:
-    trainer = SmallTrainer(arguments(folder / "terms", crops, photos, states))
-    sample = trainer.sample(trainer.phases[0])
+def test_the_adapter_can_learn_alone(make: MakeTask, tmp_path: Path) -> None:
+    task = make()
+    before = {k: v.clone() for k, v in task.model.state_dict().items()}
+    frozen = ("analysis", "synthesis", "prior", "log_gain")
+    Engine(task, [replace(phase(), steps=3, freeze=frozen)], tmp_path).run()
+    changed = {k.split(".")[0] for k, v in task.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {"adapter"}
+
+
+def test_windows_and_captioned_photographs_take_turns(make: MakeTask) -> None:
+    task = make()
+    task.begin(phase(captioned=0.4))
+    samples = [task.sample(phase()) for _ in range(40)]
+    captioned = [s for s in samples if s.guide is not None]
+    assert 8 <= len(captioned) <= 24
+    assert {tuple(s.pixels.shape) for s in captioned} == {(3, 3, HEIGHT, WIDTH)}
+    assert {tuple(s.pixels.shape) for s in samples if s.guide is None} == {(2, 3, 64, 64)}
+
+
+def test_the_joint_terms_reach_the_pictures(make: MakeTask) -> None:
+    task = make()
+    task.begin(phase())
+    sample = task.sample(phase())
     assert sample.guide is not None
     x_hat = torch.rand_like(sample.pixels, requires_grad=True)
-    weighted, parts = trainer.further(trainer.phases[0], sample, x_hat)
+    weighted, parts = task.further(sample, x_hat)
     assert isinstance(weighted, Tensor)
     assert set(parts) == {"drift", "contrast"}
-    expected = SETTINGS["contrast"] * parts["contrast"] + SETTINGS["drift"] * parts["drift"]
-    torch.testing.assert_close(weighted, expected)
+    torch.testing.assert_close(weighted, 0.5 * parts["contrast"] + 0.5 * parts["drift"])
     weighted.sum().backward()
     assert x_hat.grad is not None
     assert (x_hat.grad.abs().sum((1, 2, 3)) > 0).all()
+
+
+def test_the_recipe_that_shipped_is_understood() -> None:
+    phases = read_phases(Path("training/runs/taco-01.json"))
+    found = [Settings(**p.settings) for p in phases]
+    assert [p.length for p in phases] == [3800, 1617]
+    assert [s.rate_only for s in found] == [False, True]

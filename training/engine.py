@@ -5,7 +5,8 @@ checkpoint from which a run goes on as if it had never stopped.
 
 What is trained is a ``Task``: a model, and how a batch becomes a loss. A recipe is JSON, ``{"phases": [{...}, ...]}``;
 see ``Phase``. In ``RUN``: ``last.pt`` (everything), ``average.safetensors`` (averaged weights, fp16), ``log.jsonl`` (a
-line for each look at it), ``best.safetensors`` where the task can judge itself.
+line for each look at it), ``best.safetensors`` where the task can judge itself, and averaged weights at the end of each
+phase in ``phase-N.safetensors`` where there are several.
 
 Nothing in a step asks the device for a number; on CUDA the host runs ahead of it.
 """
@@ -17,7 +18,8 @@ import math
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -36,9 +38,10 @@ class Phase:
     """One stretch of training with fixed settings.
 
     ``samples`` or ``steps``: how long, one of both; ``batch`` samples a step. The learning rate rises over ``warmup``
-    steps, and falls on a cosine from ``lr`` to ``lr_end`` (None: stays). ``clip``: largest norm of the gradient;
-    ``ema``: decay of the averaged weights (0: they are the last ones). ``from_average``: the phase starts from the
-    averaged weights. ``freeze``: parameters that start with one of these names do not learn. ``settings``: the task's.
+    steps, and falls on a cosine from ``lr`` to ``lr_end`` (None: stays). ``arc``: the part of that cosine that the phase
+    runs through, 0..1, for a cosine that several phases share. ``clip``: largest norm of the gradient; ``ema``: decay of
+    the averaged weights (0: they are the last ones). ``from_average``: the phase starts from the averaged weights.
+    ``freeze``: parameters that start with one of these names do not learn. ``settings``: the task's.
     """
 
     batch: int
@@ -46,6 +49,7 @@ class Phase:
     steps: int = 0
     lr: float = 4e-4
     lr_end: float | None = None
+    arc: tuple[float, float] = (0.0, 1.0)
     warmup: int = 100
     clip: float = 1.0
     ema: float = 0.999
@@ -56,11 +60,13 @@ class Phase:
     def __post_init__(self) -> None:
         if bool(self.samples) == bool(self.steps):
             raise ValueError("a phase has samples or steps, one of both")
+        for name in ("arc", "freeze"):  # JSON has no tuples
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Phase:
         """From JSON. Raises TypeError or ValueError for what is no phase."""
-        return cls(**{**raw, "freeze": tuple(raw.get("freeze", ()))})
+        return cls(**raw)
 
     @property
     def length(self) -> int:
@@ -72,8 +78,9 @@ class Phase:
         rise = min(1.0, (min(done, warm) + 1) / max(1, self.warmup))
         if self.lr_end is None:
             return self.lr * rise
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done / self.length)))
-        return rise * (self.lr_end + (self.lr - self.lr_end) * cosine)
+        first, last = self.arc
+        place = first + (last - first) * min(1.0, done / self.length)
+        return rise * (self.lr_end + (self.lr - self.lr_end) * 0.5 * (1 + math.cos(math.pi * place)))
 
 
 def read_phases(path: Path) -> list[Phase]:
@@ -127,6 +134,10 @@ class Task(ABC):
     def load(self, state: dict[str, Any]) -> None:  # noqa: B027 - the counterpart of ``state``
         """From the checkpoint."""
 
+    def about(self) -> dict[str, Any]:
+        """What readers of the weights need to know beside them; goes into the files of weights."""
+        return {}
+
 
 @dataclass
 class Every:
@@ -137,6 +148,24 @@ class Every:
     judge: int = 0
     patience: int = 0
     """Judgements without a better score before the run ends; 0: it never does."""
+
+
+class Means:
+    """Sums of what steps report, on the device; not every step reports everything."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, tuple[Tensor, int]] = {}
+
+    def add(self, parts: Mapping[str, Tensor]) -> None:
+        for name, value in parts.items():
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = total + value, count + 1
+
+    def take(self) -> dict[str, float]:
+        """The means since the last time; waits for the device."""
+        found = {k: round(float(total) / count, 5) for k, (total, count) in self.sums.items()}
+        self.sums = {}
+        return found
 
 
 class Engine:
@@ -156,6 +185,7 @@ class Engine:
         self.every, self.light = every or Every(), light
         self.average = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
         self.optimiser = task.optimiser()
+        self.fused = all(group.get("fused") for group in self.optimiser.param_groups)
         self.step = self.samples = self.phase = self.phase_step = self.warm = self.stale = 0
         self.seconds, self.best, self.stop = 0.0, math.inf, False
         out.mkdir(parents=True, exist_ok=True)
@@ -174,6 +204,12 @@ class Engine:
         "best",
     )
 
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to do: of the recipe, or of the patience."""
+        impatient = self.every.patience and self.stale >= self.every.patience
+        return self.phase >= len(self.phases) or bool(impatient)
+
     def load(self, path: Path) -> None:
         """Continue from a checkpoint; it is our own file."""
         state = torch.load(path, map_location=self.task.device, weights_only=False)
@@ -182,21 +218,33 @@ class Engine:
         self.optimiser.load_state_dict(state["optimiser"])
         self.task.load(state["task"])
         torch.set_rng_state(state["torch"].cpu())
+        if self.task.device.type == "cuda" and state.get("cuda") is not None:
+            torch.cuda.set_rng_state(state["cuda"].cpu(), self.task.device)
         self.task.rng.bit_generator.state = state["numpy"]
         for name in self.COUNTERS:
             setattr(self, name, state[name])
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop lines of the log that are younger than the checkpoint: they will be written again."""
+        log = self.out / "log.jsonl"
+        if log.exists():
+            lines = log.read_text().splitlines(keepends=True)
+            log.write_text("".join(line for line in lines if json.loads(line)["step"] <= self.step))
 
     def save(self) -> None:
         """Write the averaged weights and, unless the run is light, the whole state beside the old one, then swap."""
         self.write("average.safetensors", self.average)
         if self.light:
             return
+        device = self.task.device
         state = {name: getattr(self, name) for name in self.COUNTERS} | {
             "model": self.task.model.state_dict(),
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "task": self.task.state(),
             "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
             "numpy": self.task.rng.bit_generator.state,
         }
         torch.save(state, self.out / "last.pt.part")
@@ -208,36 +256,48 @@ class Engine:
             k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k, v in weights.items()
         }
         about = {"step": self.step, "samples": self.samples, "minutes": round(self.seconds / 60, 1)}
-        save_file(packed, self.out / f"{name}.part", {k: str(v) for k, v in about.items()})
+        about |= self.task.about()
+        save_file(packed, self.out / f"{name}.part", {k: json.dumps(v) for k, v in about.items()})
         (self.out / f"{name}.part").replace(self.out / name)
 
     def run(self, until: float = math.inf) -> None:
         """Train until the recipe ends, patience does, a signal comes, or ``until`` (seconds since the epoch)."""
-        looked = saved = time.time()
-        sums, count, mark = dict[str, Tensor](), 0, self.samples
         before = signal.signal(signal.SIGTERM, self._end)
+        self._looked = self._saved = time.time()
+        self._means, self._mark = Means(), self.samples
         try:
-            while self.phase < len(self.phases) and not self.stop and time.time() < until:
+            while not self.done and not self.stop and time.time() < until:
                 phase = self._begin()
                 while self.phase_step < phase.length and not self.stop and time.time() < until:
-                    for name, value in self.one_step(phase).items():
-                        sums[name] = sums[name] + value if name in sums else value
-                    count += 1
-                    if self.step % self.every.log == 0:
-                        now = time.time()
-                        self._log(sums, count, (self.samples - mark) / (now - looked), now - looked)
-                        sums, count, mark, looked = {}, 0, self.samples, now
-                    if self.every.judge and self.step % self.every.judge == 0:
-                        self._judge()
-                    if time.time() - saved > self.every.save_seconds:
-                        self.save()
-                        saved = time.time()
+                    self._means.add(self.one_step(phase))
+                    self._look()
+                    if self.done:
+                        break
                 if self.phase_step >= phase.length:
-                    self.phase, self.phase_step = self.phase + 1, 0
-            self.seconds += time.time() - looked
+                    self._finish()
+            self.seconds += time.time() - self._looked
             self.save()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+    def _look(self) -> None:
+        """After a step: what is due."""
+        every = self.every
+        if every.log and self.step % every.log == 0:
+            self._log()
+        if every.judge and self.step % every.judge == 0:
+            self._judge()
+        if every.save_seconds and time.time() - self._saved > every.save_seconds:
+            self.save()
+            self._saved = time.time()
+
+    def _finish(self) -> None:
+        """The end of a phase; what the whole recipe led to is judged in any case."""
+        if len(self.phases) > 1:
+            self.write(f"phase-{self.phase}.safetensors", self.average)
+        self.phase, self.phase_step = self.phase + 1, 0
+        if self.phase == len(self.phases) and self.every.judge and self.step % self.every.judge:
+            self._judge()
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         self.stop = True
@@ -249,7 +309,10 @@ class Engine:
             model.load_state_dict(self.average)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(phase.freeze) if phase.freeze else True)
-        self.task.begin(phase)
+        # networks that a task makes here are initialised at random, though a run that goes on has been there before
+        devices = [self.task.device] if self.task.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            self.task.begin(phase)
         return phase
 
     def one_step(self, phase: Phase) -> dict[str, Tensor]:
@@ -259,18 +322,25 @@ class Engine:
         parts = self.task.loss(phase)
         self.optimiser.zero_grad(set_to_none=True)
         parts["loss"].backward()
-        learning = [p for p in self.task.model.parameters() if p.grad is not None]
-        # a step that is not finite is clipped to nothing, without asking the device whether it is
-        parts["norm"] = nn.utils.clip_grad_norm_(learning, phase.clip)
-        for parameter in learning:
-            assert parameter.grad is not None
-            parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
+        parts["norm"] = self._clip(phase.clip)
         self.optimiser.step()
-        self._average(phase.ema)
         parts |= self.task.stepped()
+        self._average(phase.ema)
         self.step, self.phase_step, self.warm = self.step + 1, self.phase_step + 1, self.warm + 1
         self.samples += phase.batch
         return {k: v.detach().float() for k, v in parts.items()}
+
+    def _clip(self, most: float) -> Tensor:
+        """Bound the gradient; one that is not finite changes nothing, without asking the device whether it is."""
+        learning = [p for p in self.task.model.parameters() if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(learning, most)
+        if self.fused:  # skips the step on the device, moments and decay of weights included
+            self.optimiser.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+            return norm
+        for parameter in learning:
+            assert parameter.grad is not None
+            parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
+        return norm
 
     @torch.no_grad()
     def _average(self, decay: float) -> None:
@@ -281,10 +351,12 @@ class Engine:
         for name in now.keys() - set(floats):
             self.average[name].copy_(now[name])
 
-    def _log(self, sums: Mapping[str, Tensor], count: int, speed: float, spent: float) -> None:
-        self.seconds += spent
-        means = {k: round(float(v) / count, 5) for k, v in sums.items()}
-        self._note({"samples": self.samples, "phase": self.phase, "speed": round(speed, 3), **means})
+    def _log(self) -> None:
+        means, now = self._means.take(), time.time()
+        spent, seen = now - self._looked, self.samples - self._mark
+        self.seconds, self._looked, self._mark = self.seconds + spent, now, self.samples
+        speed = round(seen / max(spent, 1e-9), 3)
+        self._note({"samples": self.samples, "phase": self.phase, "speed": speed, **means})
 
     def _note(self, entry: Mapping[str, Any]) -> None:
         line = {"step": self.step, "minutes": round(self.seconds / 60, 2), **entry}
@@ -301,8 +373,20 @@ class Engine:
         if found["score"] < self.best:
             self.best, self.stale = found["score"], 0
             self.write("best.safetensors", self.average)
-        if self.every.patience and self.stale >= self.every.patience:
-            self.stop = True
+
+
+@contextmanager
+def holding(model: nn.Module, weights: Weights) -> Iterator[None]:
+    """The model with other weights for a while, as when averaged ones are judged."""
+    own = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    training = model.training
+    model.load_state_dict(weights)
+    model.eval()
+    try:
+        yield
+    finally:
+        model.load_state_dict(own)
+        model.train(training)
 
 
 def weights_of(path: Path) -> Weights:

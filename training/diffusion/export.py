@@ -19,7 +19,7 @@ from training.shipping import int8_channels, ship
 
 COMMAND = (
     "python -m training.diffusion.train --recipe training/runs/diffusion-03.json --photos PHOTOS --latent LATENT "
-    "--trunk TRUNK --text TEXT --metrics METRICS --features FEATURES --out RUN --seconds 560"
+    "--trunk TRUNK --text TEXT --metrics METRICS --features FEATURES --out RUN"
 )
 ORIGIN = (
     "The trunk was tuned from Real-ESRGAN's RealESRGAN_x4plus (Copyright (c) 2021, Xintao Wang; BSD-3-Clause: "

@@ -4,24 +4,24 @@
 
     python -m training.diffusion.lent pack --carry CARRY --metrics METRICS --features NET --latent LATENT --trunk TRUNK \\
         --text TEXT --out .carry                        # here: .carry/first and .carry/second, 62 MB each
-    python -m training.diffusion.lent rehearse .carry/first /tmp/work            # there: random judges, speed of a step
+    python -m training.diffusion.lent rehearse .carry/first /tmp/work --recipe R # there: random judges, speed of a step
     python -m training.diffusion.lent train .carry/second /tmp/work --recipe R --seconds 575 --out $OUT
     python -m training.diffusion.lent join OUT average.safetensors               # here: parts to weights
 
 The first load holds half of the photographs and what a rehearsal needs; it stays on the machine for the second one.
-Weights come back in parts below 16 MB, once a minute.
+Weights come back in parts below 16 MB, once a minute. How many samples fit is measured first, with steps that are thrown
+away, so that the rate of learning has fallen when the time is over.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
+import copy
+import math
 import pickle
-import random
 import shutil
-import tarfile
-import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,52 +29,44 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from picogram.diffusion.model import DiffusionConfig
 from picogram.diffusion.rrdb import Trunk
-from picogram.metrics.perceptual import load_arrays
-from training.diffusion.train import Trainer, parser
-from training.lent_gpu import PART_BYTES, restored, shrunk
-from training.photos import unpack
+from training import carrier
+from training.command import Recipe
+from training.diffusion import train as diffusion
+from training.engine import Engine, scaled
 
 FIRST_BYTES = 42e6
 """Of photographs in the first load."""
-_CHECKPOINTS = ("alexnet.ckpt", "vgg16.ckpt")
+MARGIN = 0.97
+"""Share of the time left that samples are counted for."""
+AT_ONCE = 4
+"""Steps between two looks at the clock while measuring: each look waits for the device."""
 
 
 def pack(args: argparse.Namespace) -> None:
     """Both loads."""
-    first, second = (args.out / name for name in ("first", "second"))
-    for folder in (first, second):
+    first, second = loads = [args.out / name for name in ("first", "second")]
+    for folder in loads:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    _split(args.carry / "photos.tar", first / "photos-0.tar", second / "photos-1.tar")
+    carrier.split_photos(args.carry / "photos.tar", loads, (FIRST_BYTES, math.inf))
     for name in ("captions.json", "words.safetensors"):
         shutil.copy(args.carry / name, first)
     shutil.copy(args.latent, first / "latent.safetensors")
-    shutil.copy(args.metrics / "dists.pt", first)
     tensors = {k: v.half() if v.dim() > 1 else v for k, v in load_file(args.features).items()}
     save_file(tensors, first / "features.safetensors")
     for wheel in args.wheels:
         shutil.copy(wheel, first)
     shutil.copy(args.trunk, second / "trunk.safetensors")
     shutil.copy(args.text, second / "text.safetensors")
-    for name in _CHECKPOINTS:
-        with (args.metrics / name).open("rb") as file:
-            (second / name).write_bytes(pickle.dumps(shrunk(load_arrays(file))))
-    for folder in (first, second):
-        print(folder, f"{sum(p.stat().st_size for p in folder.iterdir()) / 1e6:.1f} MB")
+    carrier.pack_judges(args.metrics, second)
+    (second / "dists.pt").rename(first / "dists.pt")  # a rehearsal needs its weights
+    for folder in loads:
+        print(folder, f"{carrier.size_of(folder):.1f} MB")
 
 
-def _split(source: Path, first: Path, second: Path) -> None:
-    with tarfile.open(source) as tar, tarfile.open(first, "w") as a, tarfile.open(second, "w") as b:
-        spent = 0
-        members = tar.getmembers()
-        random.Random(1).shuffle(members)
-        for member in members:
-            spent += member.size + 1024
-            (a if spent < FIRST_BYTES else b).addfile(member, tar.extractfile(member))
-
-
-def _random_judges(folder: Path) -> None:
+def random_judges(folder: Path) -> None:
     """Checkpoints of the metrics' shapes, for a rehearsal."""
     rng = np.random.default_rng(1)
 
@@ -100,20 +92,8 @@ def _random_judges(folder: Path) -> None:
         (folder / name).write_bytes(pickle.dumps(tree))
 
 
-def settle(load: Path, work: Path) -> None:
-    """Bring a load to where it stays, photographs decoded, judges restored."""
-    work.mkdir(parents=True, exist_ok=True)
-    (work / "metrics").mkdir(exist_ok=True)
-    for path in load.iterdir():
-        if path.name in _CHECKPOINTS:
-            tree = restored(load_arrays(io.BytesIO(path.read_bytes())))
-            (work / "metrics" / path.name).write_bytes(pickle.dumps(tree))
-        else:
-            shutil.copy(path, work / "metrics" if path.name == "dists.pt" else work)
-    unpack(work, work / "photos")
-
-
-def trainer(work: Path, recipe: Path, out: Path, *more: str) -> Trainer:
+def engine(work: Path, recipe: Path, out: Path, *more: str) -> Engine:
+    """A light run on what ``carrier.settle`` left."""
     out.mkdir(parents=True, exist_ok=True)
     named = {
         "recipe": recipe,
@@ -125,33 +105,56 @@ def trainer(work: Path, recipe: Path, out: Path, *more: str) -> Trainer:
         "out": out,
     }
     words = [word for name, path in named.items() for word in (f"--{name}", str(path))]
-    return Trainer(parser().parse_args([*words, "--light", *more]))
+    return diffusion.engine(diffusion.parser().parse_args([*words, "--light", *more]))
+
+
+def timed(made: Engine, number: int, steps: int) -> tuple[float, float]:
+    """Seconds that so many steps of a phase take, and the last loss. The run's count of phases is not touched."""
+    phase, loss, begun = made.phases[number], float("nan"), time.time()
+    for _ in range(steps):
+        found = made.one_step(phase)["loss"]
+    if steps:
+        loss = float(found)  # waits for the device
+    return time.time() - begun, loss
+
+
+def affordable(made: Engine, seconds: float, trial: float) -> int:
+    """How many samples of the recipe fit in ``seconds`` from now, of which a ``trial`` takes some and teaches nothing."""
+    begun, ends = time.time(), len(made.phases)
+    before = copy.deepcopy(made.task.model.state_dict())
+    state = copy.deepcopy(made.task.state())
+    per_sample, total = 0.0, sum(p.length * p.batch for p in made.phases)
+    for number, phase in enumerate(made.phases):
+        made.task.begin(phase)
+        timed(made, number, 2)  # kernels are chosen and compiled
+        steps, spent = 0, 0.0
+        while not steps or time.time() - begun < trial * (number + 1) / ends:
+            spent, steps = spent + timed(made, number, AT_ONCE)[0], steps + AT_ONCE
+        per_sample += spent / (steps * phase.batch) * phase.length * phase.batch / total
+    made.task.model.load_state_dict(before)
+    made.task.load(state)
+    left = seconds - (time.time() - begun)
+    return max(1, int(MARGIN * left / per_sample))
 
 
 def rehearse(load: Path, work: Path, recipe: Path, steps: int) -> None:
     """A few steps of every phase with random judges and a random trunk, compiled and not; prints samples a second."""
     begun = time.time()
-    settle(load, work)
-    _random_judges(work / "metrics")
-    save_file(Trunk(64, 32, 8).state_dict(), work / "trunk.safetensors")
+    carrier.settle(load, work)
+    random_judges(work / "metrics")
+    sizes = DiffusionConfig(**Recipe.read(recipe).model)
+    trunk = Trunk(sizes.width, sizes.growth, sizes.blocks)
+    save_file(trunk.state_dict(), work / "trunk.safetensors")
     print(f"settled in {time.time() - begun:.1f} s", flush=True)
     for more in ((), ("--compile",)):
-        made = trainer(work, recipe, work / "rehearsal", "--steps", str(10**6), *more)
-        for number, phase in enumerate(made.recipe.phases):
-            made.distances = None
+        made = engine(work, recipe, work / "rehearsal", *more)
+        for number, phase in enumerate(made.phases):
+            made.task.begin(phase)
             for part in ("warm", "timed"):
-                begun = time.time()
-                for _ in range(steps):
-                    loss = made.train_step(phase)["loss"]
-                    made.step += 1
-                value, spent = float(loss), time.time() - begun
-                speed = steps * made.recipe.batch / spent
-                print(
-                    *more,
-                    f"phase {number} {part}: {spent:.1f} s, {speed:.0f}/s, loss {value:.3f}",
-                    flush=True,
-                )
-        if made.device.type == "cuda":
+                spent, loss = timed(made, number, steps)
+                speed = f"{spent:.1f} s, {steps * phase.batch / spent:.0f}/s"
+                print(*more, f"phase {number} {part}: {speed}, loss {loss:.3f}", flush=True)
+        if made.task.device.type == "cuda":
             print(f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB", flush=True)
         del made
 
@@ -159,37 +162,19 @@ def rehearse(load: Path, work: Path, recipe: Path, steps: int) -> None:
 def train(args: argparse.Namespace) -> None:
     """The run; ends ``--seconds`` after its start, whatever that took."""
     begun = time.time()
-    settle(args.load, args.work)
-    run, ended = args.work / "run", threading.Event()
+    carrier.settle(args.load, args.work)
+    run = args.work / "run"
     more = ["--compile"] if args.compile else []
     text = ["--text", str(args.work / "text.safetensors")]
-    made = trainer(args.work, args.recipe, run, "--seconds", "1", "--save-every", "50", *text, *more)
-    made.args.seconds = args.seconds - (time.time() - begun)
-    print(f"{made.args.seconds:.0f} s to train", flush=True)
+    measured = engine(args.work, args.recipe, run, *text, *more)
+    samples = affordable(measured, args.seconds - (time.time() - begun), args.trial)
+    phases = scaled(measured.phases, samples)
+    made = Engine(measured.task, phases, run, replace(measured.every, save_seconds=50), light=True)
+    print(f"{args.seconds - (time.time() - begun):.0f} s to train on {samples} samples", flush=True)
 
-    def bring() -> None:
-        while not ended.wait(55):
-            parts(run, args.out)
-
-    threading.Thread(target=bring, daemon=True).start()
-    made.run()
-    ended.set()
-    parts(run, args.out)
+    with carrier.Courier(made, args.out):
+        made.run(begun + args.seconds)
     print(f"ended at step {made.step}, {made.samples} samples, {time.time() - begun:.0f} s", flush=True)
-
-
-def parts(run: Path, out: Path) -> None:
-    """The averaged weights of a run in parts."""
-    for path in run.glob("*.safetensors"):
-        data = path.read_bytes()
-        for number, start in enumerate(range(0, len(data), PART_BYTES)):
-            (out / f"{path.stem}.{number}").write_bytes(data[start : start + PART_BYTES])
-
-
-def join(folder: Path, name: str, out: Path) -> None:
-    """Parts to weights again."""
-    out.write_bytes(b"".join(p.read_bytes() for p in sorted(folder.glob(f"{name}.[0-9]"))))
-    print(f"{len(load_file(out))} tensors in {out}")
 
 
 def main() -> None:
@@ -208,6 +193,7 @@ def main() -> None:
     for name in ("load", "work", "--recipe", "--out"):
         verb.add_argument(name, type=Path)
     verb.add_argument("--seconds", type=float, default=575)
+    verb.add_argument("--trial", type=float, default=30, help="seconds for measuring the speed")
     verb.add_argument("--compile", action="store_true")
     verb = verbs.add_parser("join")
     verb.add_argument("folder", type=Path)
@@ -220,7 +206,7 @@ def main() -> None:
     elif args.verb == "train":
         train(args)
     else:
-        join(args.folder, args.out.stem, args.out)
+        print(len(carrier.join(args.folder, args.out.stem, args.out)), "tensors")
 
 
 if __name__ == "__main__":

@@ -164,9 +164,11 @@ class Moments:
         if self.real is not None and self.fake is not None:
             among, across = (_cubic(fake, bank).mean() for bank in (self.fake, self.real))
             loss = 2 * (among - across)
+        # what is no number would stay in the bank long after the step that it spoilt
+        news = (new.detach().nan_to_num(0.0, 0.0, 0.0) for new in (real, fake))
         self.real, self.fake = (
-            new.detach() if bank is None else torch.cat((bank, new.detach()))[-self.size :]
-            for bank, new in ((self.real, real), (self.fake, fake))
+            new if bank is None else torch.cat((bank, new))[-self.size :]
+            for bank, new in zip((self.real, self.fake), news, strict=True)
         )
         return loss
 
@@ -247,6 +249,9 @@ class Adversary:
         loss = torch.stack([F.softplus(b - a).mean() for a, b in zip(on_real, on_fake, strict=True)]).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        for parameter in self.net.parameters():
+            if parameter.grad is not None:
+                parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
         self.optimiser.step()
         return loss.detach()
 

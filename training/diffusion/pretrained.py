@@ -29,7 +29,7 @@ WIDTH, GROWTH, BLOCKS = 64, 32, 23
 
 def convolutions(trunk: Trunk) -> list[nn.Conv2d]:
     """In the order of the published file."""
-    inner = [conv for block in trunk.blocks for dense in block.dense for conv in dense.convs]
+    inner = [conv for conv in trunk.blocks.modules() if isinstance(conv, nn.Conv2d)]
     return [trunk.first, *inner, trunk.body, trunk.up1, trunk.up2, trunk.hr, trunk.last]
 
 

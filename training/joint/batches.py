@@ -26,9 +26,9 @@ class Batch:
 
 
 class Pairs:
-    """The arrays; photos below ``train`` are for training, the others are held out."""
+    """The arrays; photos below ``train`` are for training, the others are held out. What is random comes from ``rng``."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, rng: np.random.Generator) -> None:
         index: dict[str, Any] = json.loads((folder / "index.json").read_text())
         self.train: int = index["train"]
         self.layers: int = index["layers"]
@@ -37,7 +37,7 @@ class Pairs:
         self.cells = np.load(folder / "cells.npy", mmap_mode="r")
         self.pooled = np.load(folder / "pooled.npy", mmap_mode="r")
         self.states = np.load(folder / "states.npy", mmap_mode="r")
-        self.random = np.random.default_rng(seed)
+        self.random = rng
 
     def sample(self, photos: Sequence[int], cells: int, drop_tokens: float) -> Batch:
         """Each photo as it is or mirrored, with ``cells`` of its cells, and any of its captions without some tokens."""

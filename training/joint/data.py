@@ -64,7 +64,7 @@ class Progress:
 def open_array(path: Path, shape: tuple[int, ...], fresh: bool) -> Array:
     """A memory-mapped fp16 array, an existing one unless ``fresh``."""
     mode = "w+" if fresh or not path.exists() else "r+"
-    array: Array = np.lib.format.open_memmap(path, mode=mode, dtype=np.float16, shape=shape)  # type: ignore[no-untyped-call]
+    array: Array = np.lib.format.open_memmap(path, mode=mode, dtype=np.float16, shape=shape)
     return array
 
 

@@ -25,7 +25,7 @@ from training.diffusion.export import pack
 from training.shipping import ship
 
 ORIGIN = "trained for Picogram on nine tenths of Flickr8k; needs the language model and EfficientNet-Lite0"
-PROTOCOL = "training/joint/validate.py; the same photos chose the epoch and the language model's layer"
+PROTOCOL = "training/joint/validate.py; the same photos chose the step and the language model's layer"
 MEASURED = ("text_offset", "text_factor")
 """Tensors that were not trained."""
 
@@ -44,7 +44,7 @@ def export(
         "config": asdict(config_of(weights, int(about["layers"]))),
         "training": {
             "command": f"python -m training.joint.train --recipe {recipe} --data DATA --out RUN",
-            "steps": int(about["steps"]),
+            "steps": int(about["step"]),
             "minutes": float(about["minutes"]),
         },
     }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 def contrast(scores: Tensor) -> Tensor:
     """Nats of finding the diagonal of ``scores [B, B]`` in rows and in columns (van den Oord et al., InfoNCE, 2018)."""
-    own = torch.arange(len(scores))
+    own = torch.arange(len(scores), device=scores.device)
     return (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
 
 
@@ -27,7 +27,7 @@ def cell_scores(cells: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
 
     It teaches cells to say what lies in them, though nobody says where that is.
     """
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(cells.device.type, torch.bfloat16):
         products = cells.flatten(0, 1) @ texts.T
     scores = scale * products.float().view(*cells.shape[:2], -1)
     return scores.logsumexp(1) - math.log(cells.shape[1])

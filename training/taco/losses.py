@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def contrast(images: Tensor, texts: Tensor, others: Tensor, scale: float) -> Tensor:
+def contrast(images: Tensor, texts: Tensor, others: Tensor, scale: Tensor | float) -> Tensor:
     """L_con ``[B]`` in nats of unit vectors ``images [B, D]``, their captions ``texts [B, D]`` and ``others [N, D]``."""
     own = torch.arange(len(images), device=images.device)
     found = F.cross_entropy(scale * images @ torch.cat([texts, others]).T, own, reduction="none")

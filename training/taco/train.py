@@ -1,109 +1,67 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Train a latent codec with the text adapter and the joint loss; resumable at any minute.
+"""Train a latent model with the text adapter and the joint loss; resumable at any step.
 
-    python -m training.taco.train --recipe training/runs/taco-01.json --start LATENT/last.pt --data CROPS \\
-        --photos PHOTOS --states STATES --metrics WEIGHTS --out RUN
+    python -m training.taco.train --recipe training/runs/taco-01.json --start LATENT/average.safetensors \\
+        --photos PHOTOS --captioned CAPTIONED --states STATES --metrics METRICS --out RUN
 
-Steps take turns at random: crops without captions, and whole captioned photographs (``training.taco.pack``). The
-model starts from a checkpoint of ``training.train_latent`` with an adapter that does nothing yet.
+Steps take turns at random: windows of photographs without captions (``training.photos``), and whole captioned
+photographs (``training.taco.pack``). A model without an adapter gets one that does nothing yet; a recipe whose ``model``
+says ``"adapter": false`` is a control's. A phase that freezes "analysis", "synthesis", "prior" and "log_gain" trains the
+adapter alone. The device is CUDA where there is one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
-from picogram.latent.guide import AdapterConfig
-from picogram.latent.model import LatentCodec
 from picogram.models.store import features_file
-from picogram.semantics.features import FeatureNet, Features
-from picogram.semantics.joint import JointHeads, load_heads, vectors_of
-from training.taco.data import Batch, Captioned, without_some
-from training.taco.losses import contrast, drift
-from training.train_latent import Phase, Sample, Trainer, arguments
+from picogram.semantics.features import FeatureNet
+from picogram.semantics.joint import load_heads
+from training import command
+from training.latent.task import bank, device_of, made
+from training.latent.train import engine_of, parser
+from training.taco.data import Captioned
+from training.taco.task import TacoTask, with_adapter
 
-OTHERS = 250
-"""Captions of other photos that each picture's own is told from, beside the batch's."""
+
+def options() -> argparse.ArgumentParser:
+    """Those of a latent model's run, and where the captions are."""
+    found = parser(__doc__.splitlines()[0])
+    found.add_argument("--captioned", type=Path, required=True, help="folder made by training.taco.pack")
+    found.add_argument("--states", type=Path, required=True, help="folder made by training.joint.data")
+    return found
 
 
-class TacoTrainer(Trainer):
-    """The same, with captions in some steps.
+def features(device: torch.device) -> FeatureNet:
+    """The frozen picture network of the joint space."""
+    net: FeatureNet = FeatureNet(load_file(features_file())).to(device)
+    return net.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
-    A recipe's ``taco`` says: ``captioned``, the share of steps on captioned photographs, ``photos`` of them a step,
-    ``drop``, the share of their captions that the encoder does not get, ``contrast`` and ``drift``, the weights of
-    L_con and of the norm, and ``share`` of a batch that these look at, weighted up.
-    """
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.heads, self.features = self.networks()
-        self.settings = json.loads(args.recipe.read_text())["taco"]
-        self.photos = Captioned(args.photos, args.states, self.heads, args.seed)
-        self.captions: Batch | None = None
-        super().__init__(args)
-        self.photos.random = np.random.default_rng(args.seed + self.step)
-
-    def networks(self) -> tuple[JointHeads, Callable[[Tensor], Features]]:
-        """The frozen parts of the joint space."""
-        net = FeatureNet(load_file(features_file()))
-        return load_heads(), net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def empty_model(self) -> LatentCodec:
-        """With an adapter, unless the recipe is a control's."""
-        if not self.settings.get("adapter", True):
-            return super().empty_model()
-        model = LatentCodec(adapter=AdapterConfig(text_width=self.heads.config.text_width))
-        assert model.adapter is not None
-        model.adapter.offset.copy_(self.heads.text_offset)
-        model.adapter.factor.copy_(self.heads.text_factor)
-        return model
-
-    def sample(self, phase: Phase) -> Sample:
-        """Crops, or photographs with most of their captions."""
-        self.captions = None
-        if torch.rand(()) >= self.settings["captioned"]:
-            return super().sample(phase)
-        self.captions = batch = self.photos.batch(self.settings["photos"])
-        keep = torch.rand(len(batch.pixels)) >= self.settings["drop"]
-        return Sample(batch.pixels, without_some(batch.guide, keep))
-
-    def further(
-        self, phase: Phase, sample: Sample, x_hat: Tensor
-    ) -> tuple[Tensor | float, dict[str, Tensor]]:
-        """L_con where there are captions, and the norm everywhere."""
-        weights = self.settings
-        if not weights["contrast"] and not weights["drift"]:
-            return 0.0, {}
-        count = max(2, round(len(x_hat) * weights["share"]))
-        chosen = torch.randperm(len(x_hat))[:count]
-        with torch.no_grad():
-            images = vectors_of(self.features, self.heads, sample.pixels[chosen])
-        decoded = vectors_of(self.features, self.heads, x_hat[chosen].clamp(0, 1)).float()
-        parts = {"drift": drift(images.float(), decoded)}
-        if self.captions is not None:
-            texts, others = self.captions.texts[chosen], self.photos.others(OTHERS)
-            parts["contrast"] = contrast(decoded, texts, others, float(self.heads.log_scale.exp()))
-        spread = {
-            name: torch.zeros(len(x_hat)).index_copy(0, chosen, part * (len(x_hat) / count))
-            for name, part in parts.items()
-        }
-        return sum((weights[name] * part for name, part in spread.items()), torch.zeros(())), spread
+def task_of(args: argparse.Namespace) -> TacoTask:
+    """The model of a recipe on both kinds of photographs."""
+    torch.manual_seed(args.seed)
+    device = device_of(args.cpu)
+    photos, heads = bank(args.photos, device, args.seed), load_heads()
+    config = json.loads(args.recipe.read_text()).get("model", {})
+    checkpoint = args.out / "last.pt"
+    start = checkpoint if checkpoint.exists() else args.start
+    model = made(config, start, photos)
+    if config.get("adapter", True):
+        model = with_adapter(model, heads, start)
+    captioned = Captioned(args.captioned, args.states, heads, device, photos.rng)
+    return TacoTask(model, photos, captioned, features(device), args.metrics, args.compile)
 
 
 def main() -> None:
-    parser = arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
-    parser.add_argument("--photos", type=Path, required=True, help="folder made by training.taco.pack")
-    parser.add_argument("--states", type=Path, required=True, help="folder made by training.joint.data")
-    args = parser.parse_args()
-    TacoTrainer(args).run(time.time() + args.stop_after)
+    args = options().parse_args()
+    command.run(engine_of(args, task_of(args)), args)
 
 
 if __name__ == "__main__":

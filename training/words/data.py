@@ -7,15 +7,18 @@ from __future__ import annotations
 import json
 import random
 import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from picogram.semantics.captioner import sentence
+
+Rows = list[dict[str, Any]]
 
 END = 198
 """The newline token ends a text."""
@@ -31,11 +34,13 @@ class Example:
     characters: int
 
 
-def captioned(path: Path) -> tuple[list[dict], list[dict]]:
+def captioned(path: Path) -> tuple[Rows, Rows]:
     """Rows of ``captions.jsonl`` in a tar, sorted by file name: training and held-out tenth."""
     with tarfile.open(path) as tar:
         name = next(n for n in tar.getnames() if n.endswith("captions.jsonl"))
-        rows = [json.loads(line) for line in tar.extractfile(name)]
+        file = tar.extractfile(name)
+        assert file is not None
+        rows = [json.loads(line) for line in file]
     rows.sort(key=lambda row: row["file"])
     cut = int(len(rows) * (1 - HELD_OUT))
     return rows[:cut], rows[cut:]
@@ -47,7 +52,7 @@ def tokenise(tokenizer: Tokenizer, text: str, photo: int = -1) -> Example:
     return Example(photo, (*ids, END), len(text))
 
 
-def tokenised(rows: list[dict], tokenizer: Tokenizer, sentences: float) -> list[list[Example]]:
+def tokenised(rows: Rows, tokenizer: Tokenizer, sentences: float) -> list[list[Example]]:
     """All captions of each photo, a share of them written as proper sentences."""
     rng = random.Random(1)
 
@@ -57,14 +62,40 @@ def tokenised(rows: list[dict], tokenizer: Tokenizer, sentences: float) -> list[
     return [[tokenise(tokenizer, written(c), i) for c in row["captions"]] for i, row in enumerate(rows)]
 
 
-def batches(examples: list[Example], size: int, seed: int) -> Iterator[list[Example]]:
-    """Endless batches of similar lengths, reshuffled each epoch."""
-    rng = random.Random(seed)
-    while True:
-        order = sorted(examples, key=lambda e: len(e.ids) + rng.random() * 3)
-        groups = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
-        rng.shuffle(groups)
-        yield from groups
+class Batches:
+    """Endless batches of texts of similar lengths, reshuffled each round."""
+
+    def __init__(self, examples: list[Example], rng: np.random.Generator) -> None:
+        self.examples, self.rng = examples, rng
+        self.left: list[list[int]] = []
+
+    def next(self, size: int) -> list[Example]:
+        """``size`` texts."""
+        if not self.left or len(self.left[-1]) != size:
+            blurred = [len(e.ids) + 3 * self.rng.random() for e in self.examples]
+            order = np.argsort(blurred).tolist()
+            groups = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
+            if not groups:
+                raise SystemExit(f"{len(self.examples)} texts do not fill a batch of {size}")
+            self.left = [groups[i] for i in self.rng.permutation(len(groups))]
+        return [self.examples[i] for i in self.left.pop()]
+
+
+class Shuffled:
+    """Endless numbers below ``count``, each once before one comes again."""
+
+    def __init__(self, count: int, rng: np.random.Generator) -> None:
+        self.count, self.rng = count, rng
+        self.left: list[int] = []
+
+    def next(self, size: int) -> list[int]:
+        """``size`` of them."""
+        if self.count < size:
+            raise SystemExit(f"{self.count} photos for training do not fill a batch of {size}")
+        if len(self.left) < size:
+            self.left = self.rng.permutation(self.count).tolist()
+        found, self.left = self.left[:size], self.left[size:]
+        return found
 
 
 def pad(group: list[Example]) -> tuple[Tensor, Tensor]:

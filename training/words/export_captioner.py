@@ -16,14 +16,17 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from picogram.semantics.captioner import CAPTIONER
 from picogram.semantics.regions import class_names
+from training.engine import weights_of
 from training.words.data import captioned, tokenise
 from training.words.export_text import pack_prompt
+from training.words.train_prompt import prompt_of
 
 FAMILIAR = 60
 """Captions that name an object before the captioner is trusted with it."""
@@ -47,8 +50,7 @@ def pack(state: dict[str, Tensor]) -> dict[str, Tensor]:
             out[f"{name}.scale"] = scale.float()
         else:
             out[name] = value.half()
-    prompt = state["prompt.start"] + state["prompt.offset"] * state["prompt.unit"]
-    out["prompt.caption"], out["prompt.caption.shift"] = pack_prompt(prompt)
+    out["prompt.caption"], out["prompt.caption.shift"] = pack_prompt(prompt_of(state, "prompt."))
     return {name: value.contiguous() for name, value in out.items()}
 
 
@@ -64,8 +66,10 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--scores", type=Path, help="JSON of training.words.validate_captioner")
     args = parser.parse_args()
-    state = torch.load(args.run / "last.pt")
-    tensors = pack(state["seeing"])
+    weights = args.run / "average.safetensors"
+    tensors = pack(weights_of(weights))
+    with safe_open(weights, "pt") as file:
+        about: dict[str, str] = file.metadata()
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     train, held_out = captioned(args.data)
     used = {i for row in train + held_out for c in row["captions"] for i in tokenise(tokenizer, c).ids}
@@ -82,8 +86,8 @@ def main() -> None:
         "licence": "Apache-2.0",
         "origin": "trained for Picogram on nine tenths of Flickr8k; needs the language model and EfficientNet-Lite0",
         "recipe": "training/runs/captioner.json",
-        "steps": state["step"],
-        "core_hours": round(state["spent"] / 3600, 2),
+        "steps": int(about["step"]),
+        "core_hours": round(float(about["minutes"]) / 60, 2),
     }
     manifest["familiar"] = familiar_names([c for row in train for c in row["captions"]])
     if args.scores:

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the shipped part of a text model: soft prompts as 8-bit integers with shifts, and the context network.
 
-    python -m training.words.export_text --lm LM --tokenizer TOKENIZER --short SHORT.pt --dense DENSE.pt \\
-        [--context CONTEXT/last.pt] --out shared/picogram/models/weights
+    python -m training.words.export_text --lm LM --tokenizer TOKENIZER --short SHORT --dense DENSE \\
+        [--context CONTEXT] --out shared/picogram/models/weights
+
+SHORT, DENSE and CONTEXT are ``best.safetensors`` of runs of ``train_prompt`` and ``train_visual``.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from picogram.latent.exact_prior import RATE_COUNT
 from picogram.text.lm.context import GAIN_BITS
 from picogram.text.lm.mode import TEXT_MODEL
 from picogram.text.lm.model import KEY_BITS, VALUE_BITS
+from training.engine import weights_of
 from training.words.float_lm import FloatLM
-from training.words.train_prompt import written_prompt
+from training.words.train_prompt import prompt_of, written_prompt
+from training.words.train_visual import projector_of
 
 WRITTEN = {
     "plain": "The text:\n",
@@ -73,18 +77,17 @@ def main() -> None:
     parser.add_argument("--latent-model", type=int, default=1)
     args = parser.parse_args()
     model, tokenizer = FloatLM(load_file(args.lm)), Tokenizer.from_file(str(args.tokenizer))
-    prompts = {"short": torch.load(args.short), "dense": torch.load(args.dense)}
+    prompts = {kind: prompt_of(weights_of(getattr(args, kind))) for kind in ("short", "dense")}
     prompts |= {kind: written_prompt(model, tokenizer, text) for kind, text in WRITTEN.items()}
     tensors: dict[str, Tensor] = {}
     for kind, prompt in prompts.items():
         tensors[f"prompt.{kind}"], tensors[f"prompt.{kind}.shift"] = pack_prompt(prompt)
     manifest = {"id": TEXT_MODEL, "name": f"text-{TEXT_MODEL}", "file": f"text-{TEXT_MODEL}.safetensors"}
     if args.context:
-        state = torch.load(args.context)["seeing"]
-        own = {k.removeprefix("projector."): v for k, v in state.items() if k.startswith("projector.")}
-        tensors |= pack_context(own, args.latent_model)
-        tuned = state["prompt.start"] + state["prompt.offset"] * state["prompt.unit"]
-        tensors["prompt.short.context"], tensors["prompt.short.context.shift"] = pack_prompt(tuned)
+        weights = weights_of(args.context)
+        tensors |= pack_context(projector_of(weights), args.latent_model)
+        tuned = pack_prompt(prompt_of(weights, "prompt."))
+        tensors["prompt.short.context"], tensors["prompt.short.context.shift"] = tuned
         manifest["context_of"] = args.latent_model
     path = args.out / manifest["file"]
     save_file(tensors, path)

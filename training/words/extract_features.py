@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--batch", type=int, default=32)
     args = parser.parse_args()
-    net = FeatureNet(load_weights(args.weights)).to(memory_format=torch.channels_last)
+    net = FeatureNet(load_weights(args.weights)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     train, held_out = captioned(args.photos)
     rows = train + held_out
     args.out.mkdir(parents=True, exist_ok=True)
@@ -100,10 +100,11 @@ def pictures(tar: Path, files: list[str], batch: int) -> Iterator[Tensor]:
     with tarfile.open(tar) as archive:
         members = {Path(member.name).name: member for member in archive if member.isfile()}
         for start in range(0, len(files), batch):
-            photos = [
-                Image.open(io.BytesIO(archive.extractfile(members[file]).read())).convert("RGB")
-                for file in files[start : start + batch]
-            ]
+            photos = []
+            for file in files[start : start + batch]:
+                data = archive.extractfile(members[file])
+                assert data is not None
+                photos.append(Image.open(io.BytesIO(data.read())).convert("RGB"))
             yield torch.stack([preprocess(photo) for photo in photos])
 
 

@@ -4,7 +4,7 @@
 
     python -m training.words.extract_latents --data photos.tar --out LATENTS/photos --variants 2
 
-Writes ``grids.f16`` ``[N, variants, 2C, 8, 8]`` and ``names.json``, photos sorted by name; odd variants are mirrored.
+Writes ``grids.npy`` ``[N, variants, 2C, 8, 8]`` and ``names.json``, photos sorted by name; odd variants are mirrored.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def decoded_latents(codec: PhotoCodec, pictures: Tensor, rates: list[int]) -> Te
     y = codec.net.analyse(padded, position) * gain
     z = codec.net.prior.hyper_analysis(y)[:, :, : -(-height // 4), : -(-width // 4)]
     steps = walk_values(codec.prior, y[:, :, :height, :width], z, rates, lambda *_: None)
-    return steps.float() / gain
+    found: Tensor = steps.float() / gain
+    return found
 
 
 def pooled(latents: Tensor) -> Tensor:

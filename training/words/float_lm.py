@@ -17,6 +17,10 @@ KV = Tensor
 class FloatLM(nn.Module):
     """Frozen Llama; gradients flow to inputs, prefixes and adapters only."""
 
+    embedding: Tensor
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, tensors: dict[str, Tensor], config: LMConfig | None = None) -> None:
         super().__init__()
         self.config = config or LMConfig()
@@ -30,6 +34,7 @@ class FloatLM(nn.Module):
             self.register_buffer(name, tensors[name].float() * 2.0**-30)
 
     def embed(self, ids: Tensor) -> Tensor:
+        """``ids [...]`` as ``[..., width] float``."""
         return self.embedding[ids].float()
 
     def forward(
@@ -43,9 +48,7 @@ class FloatLM(nn.Module):
         kept, x = [], x.bfloat16()
         for i in range(config.layers):
             h = self._norm(x, f"{i}.attention_gain")
-            qkv = F.linear(h, self._weight(f"{i}.qkv"))
-            if adapters is not None:
-                qkv = qkv + adapters(f"{i}.qkv", h)
+            qkv = self._adapted(f"{i}.qkv", h, adapters)
             q, k, v = qkv.split([config.width, config.kv_width, config.kv_width], -1)
             q = _rotate(q.unflatten(-1, (config.heads, -1)), cos, sin)
             k = _rotate(k.unflatten(-1, (config.kv_heads, -1)), cos, sin)
@@ -60,26 +63,24 @@ class FloatLM(nn.Module):
                 q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, enable_gqa=True
             )
             mixed = mixed.transpose(1, 2).flatten(-2)
-            out = F.linear(mixed, self._weight(f"{i}.out"))
-            if adapters is not None:
-                out = out + adapters(f"{i}.out", mixed)
-            x = x + out
+            x = x + self._adapted(f"{i}.out", mixed, adapters)
             h = self._norm(x, f"{i}.mlp_gain")
             gate, up = F.linear(h, self._weight(f"{i}.gate_up")).chunk(2, -1)
-            h = F.silu(gate) * up
-            down = F.linear(h, self._weight(f"{i}.down"))
-            if adapters is not None:
-                down = down + adapters(f"{i}.down", h)
-            x = x + down
+            x = x + self._adapted(f"{i}.down", F.silu(gate) * up, adapters)
         x = self._norm(x, "final_gain")
         return (x, torch.stack(kept)) if keep else x
+
+    def _adapted(self, name: str, x: Tensor, adapters: "Adapters | None") -> Tensor:
+        out = F.linear(x, self._weight(name))
+        return out if adapters is None else out + adapters(name, x)
 
     def losses(self, states: Tensor, targets: Tensor) -> Tensor:
         """Nats of ``targets [N]`` given last states ``[N, C]``."""
         return F.cross_entropy(F.linear(states, self.embedding).float(), targets, reduction="none")
 
     def _weight(self, name: str) -> Tensor:
-        return getattr(self, _safe(name))
+        found: Tensor = getattr(self, _safe(name))
+        return found
 
     def _norm(self, x: Tensor, gain: str) -> Tensor:
         x = x.float()

@@ -35,6 +35,9 @@ class LatentProjector(nn.Module):
     padding, ReLU, sums; and an affine map of the inputs that makes them comparable.
     """
 
+    offset: Tensor
+    spread: Tensor
+
     def __init__(self, channels: int, width: int, hidden: int = 256) -> None:
         super().__init__()
         self.register_buffer("offset", torch.zeros(channels))

@@ -40,7 +40,8 @@ def drawn_mask(rng: np.random.Generator, side: int) -> Mask:
     kind = rng.integers(3)
     if kind == 0:
         noise = smooth_noise(rng, side, rng.uniform(0.06, 0.2))
-        return noise > np.quantile(noise, rng.uniform(0.3, 0.95))
+        found: Mask = noise > np.quantile(noise, rng.uniform(0.3, 0.95))
+        return found
     y, x = (np.mgrid[:side, :side] + 0.5) / side
     mask = np.zeros((side, side), dtype=bool)
     for _ in range(rng.integers(1, 3)):

@@ -3,9 +3,11 @@
 """Tune a soft prompt for coding one kind of text: keys and values of virtual tokens in every layer (Li and Liang,
 "Prefix-Tuning", 2021), the language model frozen. Starts from the keys and values of a written prompt.
 
-    python -m training.words.train_prompt --recipe training/runs/prompt-short.json --data TEXTS --lm LM --out RUN
+    python -m training.words.train_prompt --recipe training/runs/prompt-short.json --data TEXTS --lm LM \\
+        --tokenizer TOKENIZER --out RUN
 
-TEXTS is a tar with ``captions.jsonl`` or a JSON-lines file with ``text``. Resumes from ``last.pt`` in RUN.
+TEXTS is a tar with ``captions.jsonl`` or a JSON-lines file with ``text``. The prompt that coded held-out texts best is in
+``RUN/best.safetensors``; ``prompt_of`` reads it. A recipe's ``task``: see ``Texts``.
 """
 
 from __future__ import annotations
@@ -13,43 +15,107 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
-from training.words.data import Example, batches, captioned, pad, tokenise, tokenised
+from training import command
+from training.command import engine_of, recipe_of
+from training.engine import Phase, Task, Weights, weights_of
+from training.words.data import Batches, Example, captioned, pad, tokenise, tokenised
 from training.words.float_lm import FloatLM
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("recipe", "data", "lm", "tokenizer", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument(
-        "--start", type=Path, help="a prompt of an earlier run, instead of the recipe's words"
-    )
-    args = parser.parse_args()
-    recipe = json.loads(args.recipe.read_text())
-    torch.manual_seed(recipe["seed"])
-    model = FloatLM(load_file(args.lm))
-    tokenizer = Tokenizer.from_file(str(args.tokenizer))
-    train, held_out = load_texts(args.data, tokenizer, recipe.get("sentences", 0.0))
-    args.out.mkdir(parents=True, exist_ok=True)
-    start = torch.load(args.start) if args.start else written_prompt(model, tokenizer, recipe["start"])
-    run(model, start, train, held_out[: recipe["held_out"]], recipe, args.out)
+@dataclass(frozen=True)
+class Texts:
+    """``start``: a written prompt; ``sentences``: share of the captions of a tar that are written as proper sentences,
+    the others stay as they are; ``held_out``: how many texts judge; ``decay`` pulls offsets back to the start."""
+
+    start: str = ""
+    sentences: float = 0.0
+    held_out: int = 400
+    decay: float = 0.0
+
+
+class Prompt(nn.Module):
+    """Offsets from a starting prefix, in units of the spread of each layer's keys and values."""
+
+    start: Tensor
+    unit: Tensor
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("start", start)
+        self.register_buffer("unit", start.std((2, 3), keepdim=True))
+        self.offset = nn.Parameter(torch.zeros_like(start))
+
+    def forward(self) -> Tensor:
+        """``[layers, 2, n, kv * d]``."""
+        return self.start + self.offset * self.unit
+
+
+def prompt_of(weights: Weights, prefix: str = "") -> Tensor:
+    """Keys and values ``[layers, 2, n, kv * d]`` of a trained ``Prompt``, or of one within a larger model."""
+    return weights[f"{prefix}start"] + weights[f"{prefix}offset"] * weights[f"{prefix}unit"]
+
+
+class PromptTask(Task):
+    """A prompt on texts."""
+
+    model: Prompt
+
+    def __init__(
+        self,
+        model: Prompt,
+        lm: FloatLM,
+        train: list[Example],
+        held_out: list[Example],
+        rng: np.random.Generator,
+        decay: float = 0.0,
+    ) -> None:
+        super().__init__(model, rng)
+        self.lm, self.held_out, self.decay = lm, held_out, decay
+        self.batches = Batches(train, rng)
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.groups(), 1.0, (0.9, 0.98), fused=True)
+
+    def loss(self, phase: Phase) -> dict[str, Tensor]:
+        losses = nats(self.lm, self.model(), self.batches.next(phase.batch))
+        mean = losses.mean()
+        return {"loss": mean + self.decay * self.model.offset.square().mean(), "nats": mean}
+
+    @torch.no_grad()
+    def judge(self, average: Weights) -> dict[str, float]:
+        """Bits a held-out text; lower is better."""
+        prefix, total = prompt_of(average), 0.0
+        ordered = sorted(self.held_out, key=lambda e: len(e.ids))
+        for i in range(0, len(ordered), 32):
+            total += float(nats(self.lm, prefix, ordered[i : i + 32]).sum())
+        bits = total / math.log(2)
+        characters = sum(e.characters for e in self.held_out)
+        return {
+            "score": round(bits / len(self.held_out), 3),
+            "bits_per_character": round(bits / characters, 4),
+        }
+
+    def state(self) -> dict[str, Any]:
+        return {"left": self.batches.left}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.batches.left = state["left"]
 
 
 def load_texts(
     path: Path, tokenizer: Tokenizer, sentences: float = 0.0
 ) -> tuple[list[Example], list[Example]]:
-    """Training and held-out texts: all captions of the training photos, the first of each held-out one.
-
-    ``sentences``: share of the captions of a tar that are written as proper sentences; the others stay as they are.
-    """
+    """Training and held-out texts: all captions of the training photos, the first of each held-out one."""
     if path.suffix == ".tar":
         train, held_out = captioned(path)
         examples = [e for photo in tokenised(train, tokenizer, sentences) for e in photo]
@@ -63,89 +129,45 @@ def load_texts(
 def written_prompt(model: FloatLM, tokenizer: Tokenizer, text: str) -> Tensor:
     """Keys and values of a written prompt after the start token, ``[layers, 2, n, kv * d]``."""
     ids = torch.tensor([[0, *tokenizer.encode(text).ids]])
-    _, kept = model(model.embed(ids), keep=True)
+    kept: Tensor = model(model.embed(ids), keep=True)[1]
     return kept[:, :, 0].float()
 
 
-class Prompt(torch.nn.Module):
-    """Offsets from a starting prefix, in units of the spread of each layer's keys and values."""
-
-    def __init__(self, start: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("start", start)
-        self.register_buffer("unit", start.std((2, 3), keepdim=True))
-        self.offset = torch.nn.Parameter(torch.zeros_like(start))
-
-    def forward(self) -> Tensor:
-        return self.start + self.offset * self.unit
-
-
-def nats(model: FloatLM, prefix: Tensor, group: list[Example]) -> tuple[Tensor, Tensor]:
-    """Nats of every real token of a batch, and the mask. The first token is predicted from the prefix's last position,
-    which is not part of the batch: a virtual last token, the start token, is fed in its place."""
+def nats(model: FloatLM, prefix: Tensor, group: list[Example]) -> Tensor:
+    """Nats of every real token of a batch. The first token is predicted from the prefix's last position, which is not
+    part of the batch: a virtual last token, the start token, is fed in its place."""
     ids, mask = pad(group)
     inputs = torch.cat((torch.zeros(len(group), 1, dtype=torch.int64), ids[:, :-1]), 1)
     states = model(model.embed(inputs), prefix)
-    return model.losses(states[mask], ids[mask]), mask
+    return model.losses(states[mask], ids[mask])
 
 
-@torch.no_grad()
-def evaluate(model: FloatLM, prefix: Tensor, examples: list[Example]) -> dict[str, float]:
-    total = 0.0
-    ordered = sorted(examples, key=lambda e: len(e.ids))
-    for i in range(0, len(ordered), 32):
-        total += nats(model, prefix, ordered[i : i + 32])[0].sum().item()
-    bits = total / math.log(2)
-    return {
-        "bits": round(bits / len(examples), 3),
-        "bits_per_character": round(bits / sum(e.characters for e in examples), 4),
-    }
+def parser() -> argparse.ArgumentParser:
+    """The options of a run."""
+    made = command.parser("Tune a soft prompt for coding one kind of text.")
+    for name in ("data", "lm", "tokenizer"):
+        made.add_argument(f"--{name}", type=Path, required=True)
+    made.add_argument(
+        "--start", type=Path, help="weights of an earlier run, instead of the recipe's written prompt"
+    )
+    return made
 
 
-def run(
-    model: FloatLM, start: Tensor, train: list[Example], held_out: list[Example], recipe: dict, out: Path
-) -> None:
-    prompt = Prompt(start)
-    optimiser = torch.optim.Adam(prompt.parameters(), lr=recipe["lr"], betas=(0.9, 0.98))
-    step, spent, best = 0, 0.0, float("inf")
-    if (out / "last.pt").exists():
-        state = torch.load(out / "last.pt")
-        prompt.load_state_dict(state["prompt"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, spent, best = state["step"], state["spent"], state["best"]
-    else:
-        print("start", start.shape[2], "tokens", evaluate(model, start, held_out), flush=True)
-    groups = batches(train, recipe["batch"], recipe["seed"] + step)
-    clock = time.time()
-    budget = recipe["minutes"] * 60
-    while spent < budget:
-        fraction = spent / budget
-        for group in optimiser.param_groups:
-            group["lr"] = (
-                recipe["lr"]
-                * min(1, (step + 1) / 50)
-                * (0.02 + 0.98 * (1 + math.cos(math.pi * fraction)) / 2)
-            )
-        losses, _ = nats(model, prompt(), next(groups))
-        loss = losses.mean()
-        if recipe.get("decay"):
-            loss = loss + recipe["decay"] * prompt.offset.square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(prompt.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        now = time.time()
-        spent, clock = spent + now - clock, now
-        if step % recipe["every"] == 0 or spent >= budget:
-            found = evaluate(model, prompt().detach(), held_out)
-            print(f"{spent / 60:.1f}m step {step} nats {losses.mean().item():.4f} {found}", flush=True)
-            if found["bits"] < best:
-                best = found["bits"]
-                torch.save(prompt().detach(), out / "best.pt")
-            state = {"prompt": prompt.state_dict(), "optimiser": optimiser.state_dict()}
-            torch.save(state | {"step": step, "spent": spent, "best": best}, out / "last.pt")
-            clock = time.time()
+def main() -> None:
+    args = parser().parse_args()
+    recipe, seed = recipe_of(args)
+    about, model = Texts(**recipe.task), FloatLM(load_file(args.lm))
+    tokenizer = Tokenizer.from_file(str(args.tokenizer))
+    if not (about.start or args.start):
+        raise SystemExit(f"{args.recipe} has no written prompt: --start must name weights")
+    train, held_out = load_texts(args.data, tokenizer, about.sentences)
+    start = prompt_of(weights_of(args.start)) if args.start else written_prompt(model, tokenizer, about.start)
+    rng = np.random.default_rng(seed)
+    task = PromptTask(Prompt(start), model, train, held_out[: about.held_out], rng, about.decay)
+    engine = engine_of(args, recipe, task, seed)
+    if not engine.step:
+        print("start", start.shape[2], "tokens", task.judge(engine.average), flush=True)
+    command.run(engine, args)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,9 @@ class Recipe:
 def captions(path: Path) -> tuple[list[str], list[str]]:
     """All captions of the tar's training photos, and those of the last tenth by name."""
     with tarfile.open(path) as tar:
-        rows = [json.loads(line) for line in tar.extractfile("captions.jsonl")]
+        file = tar.extractfile("captions.jsonl")
+        assert file is not None
+        rows = [json.loads(line) for line in file]
     rows.sort(key=lambda row: row["file"])
     cut = int(len(rows) * 0.9)
     flat = [
@@ -185,7 +187,7 @@ def fallen(runs: Runs, kept: Kept) -> Runs:
     lower: Runs = defaultdict(Counter)
     for history, followers in runs.items():
         for token, n in followers.items():
-            lower[history[1:]][token] += DISCOUNT if token in kept.get(history, ()) else n
+            lower[history[1:]][token] += DISCOUNT if token in kept.get(history, ()) else n  # type: ignore[assignment]  # counts may be shares
     return lower
 
 
@@ -240,7 +242,7 @@ def admit_other_scripts(ones: Counter[bytes], twos: Kept) -> None:
     following, leading = singles[0x80:0xC0], singles[0xC2:0xF5]
     least = sum(ones.values()) / UNSEEN
     for byte in (b"\n", *singles[0x20:0x7F], *leading):
-        ones[byte] = max(ones[byte], least)
+        ones[byte] = max(ones[byte], least)  # type: ignore[assignment]  # counts may be shares
     for byte in leading:
         twos[(byte,)] = dict.fromkeys(following, 0.97 / len(following))
     for byte in following:

@@ -3,62 +3,52 @@
 """Teach the language model to see: a projector from picture features to input embeddings, on captioned photos.
 
     python -m training.words.train_visual --recipe training/runs/captioner.json --data flickr8k.tar \\
-        --features FEATURES.npy --lm LM --tokenizer TOKENIZER --prompt PROMPT.pt --out RUN
+        --features FEATURES --lm LM --tokenizer TOKENIZER --prompt PROMPT/best.safetensors --out RUN
 
-The five captions of a photo share one pass over its prefix. Projector and prompt are trained; recipes with
-``rank`` add low-rank adapters (the captioner, which runs in floats); without, the language model stays as it is (the
-coder's context, which must run in integers). Only tokens that occur in the captions compete. Resumes from ``last.pt``.
+The captions of a photo share one pass over its prefix. Projector and prompt are trained; recipes with ``rank`` add
+low-rank adapters (the captioner, which runs in floats); without, the language model stays as it is (the coder's context,
+which must run in integers). Only tokens that occur in the captions compete. A recipe's ``model`` says ``projector`` and
+``rank``; its ``task``: see ``Teaching``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import random
-import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from training.words.data import Example, captioned, pad, tokenised
+from training import command
+from training.command import engine_of, recipe_of
+from training.engine import Phase, Task, Weights, holding, weights_of
+from training.words.data import Example, Shuffled, captioned, pad, tokenised
 from training.words.float_lm import Adapters, FloatLM
 from training.words.projectors import FeatureProjector, LatentProjector
-from training.words.train_prompt import Prompt
+from training.words.train_prompt import Prompt, prompt_of
+
+Array = npt.NDArray[Any]
 
 
-class Seeing(nn.Module):
-    """Projector, prompt and, for the captioner, adapters around a frozen language model."""
+@dataclass(frozen=True)
+class Teaching:
+    """``decay`` of the projector's weights; ``prompt_speed``: how many times faster the prompt learns; ``captions`` of a
+    photo in a step; ``held_out``: how many photos judge; ``sentences``: share of captions as proper sentences."""
 
-    def __init__(self, model: FloatLM, prompt: Tensor, projector: nn.Module, rank: int) -> None:
-        super().__init__()
-        self.model = [model]  # not a submodule: it is not saved
-        self.projector = projector
-        self.prompt = Prompt(prompt)
-        self.adapters = Adapters(model.config, rank) if rank else None
-
-    def prefix(self, features: Tensor) -> Tensor:
-        """Keys and values of prompt and picture, ``[layers, 2, B, n, kv * d]``."""
-        prompt = self.prompt()
-        _, seen = self.model[0](self.projector(features), prompt, self.adapters, keep=True)
-        fixed = prompt[:, :, None].expand(*prompt.shape[:2], len(features), *prompt.shape[2:])
-        return torch.cat((fixed.to(seen.dtype), seen), 3)
-
-    def nats(self, features: Tensor, captions: list[list[Example]], vocabulary: "Vocabulary") -> Tensor:
-        """Nats of every token of the captions, grouped by photo."""
-        each = torch.tensor([len(c) for c in captions])
-        prefix = self.prefix(features).repeat_interleave(each, 2)
-        ids, mask = pad([e for group in captions for e in group])
-        inputs = torch.cat((torch.zeros(len(ids), 1, dtype=torch.int64), ids[:, :-1]), 1)
-        model = self.model[0]
-        states = model(model.embed(inputs), prefix, self.adapters)
-        logits = F.linear(states[mask], model.embedding[vocabulary.ids]).float()
-        return F.cross_entropy(logits, vocabulary.place[ids[mask]], reduction="none")
+    decay: float = 0.02
+    prompt_speed: float = 4.0
+    captions: int = 5
+    held_out: int = 96
+    sentences: float = 0.0
 
 
 class Vocabulary:
@@ -70,114 +60,154 @@ class Vocabulary:
         self.place[self.ids] = torch.arange(len(self.ids))
 
 
-def make(recipe: dict, model: FloatLM, prompt: Tensor, features: np.ndarray) -> Seeing:
-    """An untrained model as a recipe describes it; ``features [N, variants, ...]``."""
-    if recipe["projector"] == "latents":
-        projector: nn.Module = LatentProjector(features.shape[2], model.config.width)
-        projector.calibrate(torch.from_numpy(np.array(features[:512, 0])))
-    else:
-        projector = FeatureProjector(features.shape[2], features.shape[3], model.config.width)
-    return Seeing(model, prompt, projector, recipe.get("rank", 0))
+class Seeing(nn.Module):
+    """Projector, prompt and, for the captioner, adapters around a frozen language model."""
+
+    def __init__(self, model: FloatLM, prompt: Tensor, projector: nn.Module, rank: int) -> None:
+        super().__init__()
+        self.around = [model]  # not a submodule: it is not saved
+        self.projector = projector
+        self.prompt = Prompt(prompt)
+        self.adapters = Adapters(model.config, rank) if rank else None
+
+    def prefix(self, features: Tensor) -> Tensor:
+        """Keys and values of prompt and picture, ``[layers, 2, B, n, kv * d]``."""
+        prompt: Tensor = self.prompt()
+        _, seen = self.around[0](self.projector(features), prompt, self.adapters, keep=True)
+        fixed = prompt[:, :, None].expand(*prompt.shape[:2], len(features), *prompt.shape[2:])
+        return torch.cat((fixed.to(seen.dtype), seen), 3)
+
+    def nats(self, features: Tensor, captions: list[list[Example]], vocabulary: Vocabulary) -> Tensor:
+        """Nats of every token of the captions, grouped by photo."""
+        each = torch.tensor([len(c) for c in captions])
+        prefix = self.prefix(features).repeat_interleave(each, 2)
+        ids, mask = pad([e for group in captions for e in group])
+        inputs = torch.cat((torch.zeros(len(ids), 1, dtype=torch.int64), ids[:, :-1]), 1)
+        model = self.around[0]
+        states = model(model.embed(inputs), prefix, self.adapters)
+        logits = F.linear(states[mask], model.embedding[vocabulary.ids]).float()
+        return F.cross_entropy(logits, vocabulary.place[ids[mask]], reduction="none")
 
 
-def parameter_groups(seeing: Seeing, recipe: dict) -> list[dict]:
-    groups = [{"params": list(seeing.projector.parameters()), "speed": 1.0, "weight_decay": recipe["decay"]}]
-    if seeing.adapters is not None:
-        groups.append({"params": list(seeing.adapters.parameters()), "speed": 1.0, "weight_decay": 0.0})
-    groups.append({"params": [seeing.prompt.offset], "speed": recipe["prompt_speed"], "weight_decay": 0.0})
-    return groups
+class VisualTask(Task):
+    """A language model that learns to see, on photos below ``trained``; those after them judge."""
+
+    model: Seeing
+
+    def __init__(
+        self,
+        model: Seeing,
+        features: Array,
+        texts: list[list[Example]],
+        trained: int,
+        teaching: Teaching,
+        rng: np.random.Generator,
+    ) -> None:
+        """``features [N, variants, ...]`` and ``texts``, the captions, of the same photos."""
+        self.teaching = teaching
+        super().__init__(model, rng)
+        self.features, self.texts, self.trained = features, texts, trained
+        self.vocabulary = Vocabulary(texts, model.around[0].config.vocabulary)
+        self.photos = Shuffled(trained, rng)
+
+    def groups(self) -> list[dict[str, Any]]:
+        model, decay = self.model, self.teaching.decay
+        groups = [{"params": [*model.projector.parameters()], "speed": 1.0, "weight_decay": decay}]
+        if model.adapters is not None:
+            groups.append({"params": [*model.adapters.parameters()], "speed": 1.0, "weight_decay": 0.0})
+        speed = self.teaching.prompt_speed
+        return [*groups, {"params": [model.prompt.offset], "speed": speed, "weight_decay": 0.0}]
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.groups(), 1.0, (0.9, 0.98), fused=True)
+
+    def loss(self, phase: Phase) -> dict[str, Tensor]:
+        photos = self.photos.next(phase.batch)
+        captions = [self._some(self.texts[p]) for p in photos]
+        variants = self.rng.integers(self.features.shape[1], size=len(photos)).tolist()
+        seen = batch_of(self.features, photos, variants)
+        return {"loss": self.model.nats(seen, captions, self.vocabulary).mean()}
+
+    def _some(self, captions: list[Example]) -> list[Example]:
+        count = min(self.teaching.captions, len(captions))
+        return [captions[i] for i in self.rng.permutation(len(captions))[:count]]
+
+    @torch.no_grad()
+    def judge(self, average: Weights) -> dict[str, float]:
+        """Bits a held-out caption; lower is better."""
+        last = min(len(self.texts), self.trained + self.teaching.held_out)
+        total, count = 0.0, 0
+        with holding(self.model, average):
+            for i in range(self.trained, last, 16):
+                photos = range(i, min(i + 16, last))
+                captions = [self.texts[p][: self.teaching.captions] for p in photos]
+                seen = batch_of(self.features, photos, [0] * len(photos))
+                total += float(self.model.nats(seen, captions, self.vocabulary).sum())
+                count += sum(len(c) for c in captions)
+        return {"score": round(total / count / math.log(2), 4)}
+
+    def state(self) -> dict[str, Any]:
+        return {"left": self.photos.left}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.photos.left = state["left"]
 
 
-@torch.no_grad()
-def evaluate(
-    seeing: Seeing, features: np.ndarray, captions: list[list[Example]], vocabulary: Vocabulary
-) -> float:
-    """Bits per caption on held-out photos."""
-    total, count = 0.0, 0
-    for i in range(0, len(captions), 16):
-        part = captions[i : i + 16]
-        total += seeing.nats(batch_of(features, range(i, i + len(part)), 0), part, vocabulary).sum().item()
-        count += sum(len(c) for c in part)
-    return total / count / math.log(2)
+def make(model: FloatLM, prompt: Tensor, features: Array, projector: str, rank: int = 0) -> Seeing:
+    """An untrained model; ``projector``: of "latents" or of "features" ``[N, variants, ...]``."""
+    if projector == "latents":
+        latents = LatentProjector(features.shape[2], model.config.width)
+        latents.calibrate(torch.from_numpy(np.array(features[:512, 0])))
+        return Seeing(model, prompt, latents, rank)
+    return Seeing(
+        model, prompt, FeatureProjector(features.shape[2], features.shape[3], model.config.width), rank
+    )
 
 
-def batch_of(features: np.ndarray, photos: list[int] | range, variant: int | None) -> Tensor:
-    """Features of some photos; ``variant`` None draws one each."""
-    pick = [random.randrange(features.shape[1]) if variant is None else variant for _ in photos]
-    return torch.from_numpy(np.stack([features[p, v] for p, v in zip(photos, pick, strict=True)])).float()
+def batch_of(features: Array, photos: Sequence[int], variants: Sequence[int]) -> Tensor:
+    """A variant each of the features of some photos."""
+    return torch.from_numpy(np.stack([features[p, v] for p, v in zip(photos, variants, strict=True)])).float()
 
 
-def load_features(path: Path) -> np.ndarray:
+def load_features(path: Path) -> Array:
     """``grids.npy`` of ``extract_latents``, or the pooled vector and the cells of ``extract_features`` as ten tokens."""
     if (path / "grids.npy").exists():
-        return np.load(path / "grids.npy", mmap_mode="r")
+        grids: Array = np.load(path / "grids.npy", mmap_mode="r")
+        return grids
     pooled, cells = np.load(path / "pooled.npy"), np.load(path / "tokens.npy")  # [2 (mirrored), N, ...]
     return np.concatenate((pooled[:, :, None], cells), 2).swapaxes(0, 1)
 
 
+def projector_of(weights: Weights) -> Weights:
+    """The projector within the weights of ``pretrain_context`` or of ``Seeing``."""
+    return {k.removeprefix("projector."): v for k, v in weights.items() if k.startswith("projector.")}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of a run."""
+    made = command.parser("Teach the language model to see.")
+    for name in ("data", "features", "lm", "tokenizer", "prompt"):
+        made.add_argument(f"--{name}", type=Path, required=True)
+    made.add_argument("--start", type=Path, help="weights of training.words.pretrain_context")
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("recipe", "data", "features", "lm", "tokenizer", "prompt", "out", "start"):
-        parser.add_argument(f"--{name}", type=Path, required=name != "start")
-    args = parser.parse_args()
-    recipe = json.loads(args.recipe.read_text())
-    torch.manual_seed(recipe["seed"])
-    random.seed(recipe["seed"])
+    args = parser().parse_args()
+    recipe, seed = recipe_of(args)
+    teaching = Teaching(**recipe.task)
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     train, held_out = captioned(args.data)
-    texts = tokenised(train, tokenizer, recipe.get("sentences", 0.0)) + tokenised(held_out, tokenizer, 0.0)
+    texts = tokenised(train, tokenizer, teaching.sentences) + tokenised(held_out, tokenizer, 0.0)
     features = load_features(args.features)
     if len(features) != len(texts):
         raise SystemExit(f"{len(features)} features for {len(texts)} photos")
     model = FloatLM(load_file(args.lm))
-    seeing = make(recipe, model, torch.load(args.prompt).float(), features)
+    seeing = make(model, prompt_of(weights_of(args.prompt)), features, **recipe.model)
     if args.start:
-        seeing.projector.load_state_dict(torch.load(args.start), strict=True)
-    args.out.mkdir(parents=True, exist_ok=True)
-    run(seeing, features, texts, len(train), Vocabulary(texts, model.config.vocabulary), recipe, args.out)
-
-
-def run(
-    seeing: Seeing, features: np.ndarray, texts: list[list[Example]], trained: int, vocabulary: Vocabulary,
-    recipe: dict, out: Path,
-) -> None:  # fmt: skip
-    optimiser = torch.optim.AdamW(parameter_groups(seeing, recipe), lr=recipe["lr"], betas=(0.9, 0.98))
-    step, spent = 0, 0.0
-    if (out / "last.pt").exists():
-        state = torch.load(out / "last.pt")
-        seeing.load_state_dict(state["seeing"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, spent = state["step"], state["spent"]
-    check = [c[: recipe["captions"]] for c in texts[trained : trained + recipe["held_out"]]]
-    budget, clock, running = recipe["minutes"] * 60, time.time(), []
-    order: list[int] = []
-    while spent < budget:
-        rate = min(1, (step + 1) / 40) * (0.02 + 0.98 * (1 + math.cos(math.pi * spent / budget)) / 2)
-        for group in optimiser.param_groups:
-            group["lr"] = recipe["lr"] * group["speed"] * rate
-        if len(order) < recipe["batch"]:
-            order = random.sample(range(trained), trained)
-        photos, order = order[: recipe["batch"]], order[recipe["batch"] :]
-        captions = [random.sample(texts[p], min(recipe["captions"], len(texts[p]))) for p in photos]
-        loss = seeing.nats(batch_of(features, photos, None), captions, vocabulary).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], 1.0)
-        optimiser.step()
-        step += 1
-        running.append(loss.item())
-        now = time.time()
-        spent, clock = spent + now - clock, now
-        if step % recipe["every"] == 0 or spent >= budget:
-            bits = evaluate(seeing, features[trained:], check, vocabulary)
-            print(
-                f"{spent / 60:.1f}m step {step} nats {np.mean(running):.4f} held-out bits {bits:.3f}",
-                flush=True,
-            )
-            running = []
-            state = {"seeing": seeing.state_dict(), "optimiser": optimiser.state_dict()}
-            torch.save(state | {"step": step, "spent": spent}, out / "last.pt")
-            clock = time.time()
+        seeing.projector.load_state_dict(projector_of(weights_of(args.start)))
+    task = VisualTask(seeing, features, texts, len(train), teaching, np.random.default_rng(seed))
+    command.run(engine_of(args, recipe, task, seed), args)
 
 
 if __name__ == "__main__":

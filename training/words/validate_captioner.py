@@ -15,6 +15,7 @@ import json
 import re
 import tarfile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from pycocoevalcap.bleu.bleu import Bleu
@@ -54,7 +55,7 @@ def main() -> None:
     rows = captioned(args.data)[1][: args.photos]
     captions = write(shipped, args.data, [row["file"] for row in rows])
     references = [row["captions"] for row in rows]
-    result = {"photos": len(rows), **scores(captions, references)}
+    result: dict[str, Any] = {"photos": len(rows), **scores(captions, references)}
     result["shuffled"] = scores(captions, references[1:] + references[:1])
     result["empty"] = sum(not c for c in captions)
     print(json.dumps(result))
