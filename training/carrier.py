@@ -102,12 +102,15 @@ def spread(engine: Engine, phases: Sequence[Phase], seconds: float, trial: float
     The first quarter of the trial goes to the search for kernels and is not counted. The steps of the trial stay: they
     are the run's first.
     """
-    begun = time.time()
+    begun, first = time.time(), engine.samples
     engine.phases = [*phases]
     engine.run(begun + trial / 4)
     before, mark = engine.samples, time.time()
     engine.run(begun + trial)
-    speed = (engine.samples - before) / (time.time() - mark)
+    if engine.samples > before:
+        speed = (engine.samples - before) / (time.time() - mark)
+    else:  # steps so slow that the first one took all of the trial
+        speed = (engine.samples - first) / (time.time() - begun)
     left = seconds - (time.time() - begun)
     found = scaled(phases, engine.samples + max(1, round(speed * left)))
     print(f"{speed:.1f} samples/s, {left:.0f} s left: {[p.length for p in found]} steps", flush=True)
