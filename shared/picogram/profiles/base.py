@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The latent of a picture at the best rate that fits, beside whatever words the file carries; all of profile ``base``.
 
-picture ── halve 0..3 times ── latent codec at the best rate that fits ── .pico
+picture ── halve 0..3 times ── latent codec at the best rate that fits ── effort ── .pico
 hints ──────────────────────────────┘
 """
 
@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from PIL import Image
 
-from picogram.bitstream import Header, Picogram, serialise
+from picogram.bitstream import Header, Picogram, parse, serialise
 from picogram.bitstream.container import MAX_HALVINGS, write_varint
 from picogram.errors import BudgetTooSmall
 from picogram.latent.codec import Analysed, PhotoCodec, load_codec
+from picogram.latent.effort import PRICE, Refined, Refinement, passes_of
 from picogram.latent.exact_prior import RATE_COUNT
 from picogram.profiles.hints import Hints
 from picogram.profiles.recipes import BASE, Recipe
@@ -32,11 +34,12 @@ _SHRINK_BELOW = 2
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be written: ``words`` are ready sections by name, ``hints`` shape the latent."""
+    """What is to be written: ``words`` are ready sections by name, ``hints`` shape the latent, ``effort`` is 0 to 2."""
 
     recipe: Recipe = BASE
     words: Mapping[str, bytes] = field(default_factory=dict)
     hints: Hints = field(default_factory=Hints)
+    effort: int = 0
 
 
 _PLAIN = Order()
@@ -57,8 +60,13 @@ class _Candidate:
         return width * height
 
     def file(self, rate: int) -> bytes:
-        section = self.codec.section(self.analysed, rate)
+        return self.whole(self.codec.section(self.analysed, rate))
+
+    def whole(self, section: bytes) -> bytes:
         return serialise(Picogram(self.header, section, dict(self.words)))
+
+    def refined(self, found: Refined) -> _Candidate:
+        return replace(self, analysed=replace(self.analysed, refined=found))
 
     def estimate(self, rate: int) -> float:
         """Bytes of the file at a rate, without its words."""
@@ -68,7 +76,14 @@ class _Candidate:
 
 def encode_quality(picture: Image.Image, rate: int, order: Order = _PLAIN) -> bytes:
     """Code an RGB picture at a rate index 0..255."""
-    return _candidate(picture, 0, order).file(rate)
+    candidate = _candidate(picture, 0, order)
+    plain = candidate.codec.section(candidate.analysed, rate)
+    passes = passes_of(order.effort, candidate.pixels)
+    if not passes:
+        return candidate.whole(plain)
+    search = candidate.codec.refinement(candidate.analysed, rate)
+    better = candidate.refined(search.run(passes))
+    return candidate.whole(_better(search, plain, candidate.codec.section(better.analysed, rate), candidate))
 
 
 def encode_within(picture: Image.Image, budget: int, order: Order = _PLAIN) -> bytes:
@@ -83,11 +98,35 @@ def encode_within(picture: Image.Image, budget: int, order: Order = _PLAIN) -> b
         if rate is not None and (rate >= _SHRINK_BELOW or halvings == MAX_HALVINGS):
             found = _largest_file(candidate, rate, budget)
             if found is not None:
-                return found
+                return _refined_within(candidate, found, budget, room, order.effort)
     smallest = candidate.file(0)
     if len(smallest) > budget:
         raise BudgetTooSmall(f"no file of this picture fits {budget} bytes; the smallest has {len(smallest)}")
     return smallest
+
+
+def _refined_within(candidate: _Candidate, plain: bytes, budget: int, room: int, effort: int) -> bytes:
+    """The same picture after a search in two rounds: what the first saves, the second spends on a finer rate."""
+    section, passes = parse(plain).latent, passes_of(effort, candidate.pixels)
+    if not passes:
+        return plain
+    first = search = candidate.codec.refinement(candidate.analysed, section[0])
+    for share in (passes - passes // 2, passes // 2):
+        candidate = candidate.refined(search.run(share))
+        rate = largest_rate(candidate.estimate, room, candidate.pixels)
+        if rate is None:
+            return plain
+        if search is first:
+            search = candidate.codec.refinement(candidate.analysed, rate)
+    found = _largest_file(candidate, rate, budget)
+    return plain if found is None else candidate.whole(_better(first, section, parse(found).latent, candidate))
+
+
+def _better(search: Refinement, plain: bytes, other: bytes, candidate: _Candidate) -> bytes:
+    """Of two sections, by the search's own loss, which began with the first."""
+    y, position = candidate.codec.latent(other, *candidate.header.coded_size)
+    loss = search.loss(y.clone(), torch.tensor([position]), len(other) / len(plain))
+    return other if loss < 1 + PRICE else plain
 
 
 def words_size(words: Mapping[str, bytes]) -> int:
