@@ -20,6 +20,7 @@ from picogram.latent.guide import AdapterConfig
 from picogram.latent.model import LatentCodec
 from picogram.latent.prior import SCALE_COUNT, checkerboard
 
+
 def shipped_latent(path: Path) -> tuple[LatentCodec, Tensor]:
     """The whole float model of a shipped file, and the reach ``[64]`` of its tables."""
     tensors = load_file(path)

@@ -38,7 +38,9 @@ class Distance:
     ) -> None:
         """``original [16 h, 16 w, 3]``; ``importance [1, 1, h, w]``: what each position counts, None: 1."""
         self.net, self.importance = net, importance
-        self.pixels = torch.from_numpy(np.ascontiguousarray(original)).permute(2, 0, 1)[None].float().div_(255)
+        self.pixels = (
+            torch.from_numpy(np.ascontiguousarray(original)).permute(2, 0, 1)[None].float().div_(255)
+        )
         with torch.no_grad(), _swiftly():
             features = F.leaky_relu(net.analysis.look(self.pixels - 0.5)[1].float(), 0.1)
             self.floor = _FLOOR * features.square().sum(1).mean()

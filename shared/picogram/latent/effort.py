@@ -36,8 +36,10 @@ PASSES: Final = (0, 12, 48)
 """By effort. A pass takes the time of one decoding with gradients and one without."""
 WHOLE: Final = 1 << 20
 """Pixels of pictures that get all passes; larger ones get fewer, so that the time stops growing, but never under two."""
-PRICE: Final = 1.2
+PRICE: Final = 3.5
 """What the distance at the start weighs against the bits at the start."""
+_STEEPNESS: Final = 10
+"""How much a price changes with the size that is wanted."""
 TILE: Final = 12
 """Positions of the hyper-latent per side of a tile's kept part: 768 pixels. Memory is that of one tile."""
 _HALO: Final = 4
@@ -89,6 +91,8 @@ class Refinement:
         self.reach = torch.tensor(reach, dtype=torch.float32)
         self.position = torch.tensor([rate / (RATE_COUNT - 1)])
         self.gain = net.gain(self.position)
+        self.price = PRICE
+        self.share: float | None = None
         self.y, self.z = (part.float() for part in start)
         with torch.no_grad():
             self.residuals = residuals_of(prior, self.y, self.z, self.position)
@@ -97,18 +101,23 @@ class Refinement:
             self.units = (units[0], units[1])
 
     def run(self, passes: int) -> Refined:
-        """The best that was found."""
-        share: float | None = None
+        """The best that was found, going on from what was found before."""
         for tile in self._tiles():
             work = _Window(self, tile)
-            share = work.curvature() if share is None else share
-            self.residuals[:, :, *tile.read] = work.search(passes, share)
+            if self.share is None:
+                self.share = work.curvature()
+            self.residuals[:, :, *tile.read] = work.search(passes, self.price * self.share)
         with torch.no_grad():
             y, _, _ = unfold(self.prior, self.residuals, self.z, self.position)
         return Refined(y / self.gain, self.z)
 
-    def loss(self, y: Tensor, position: Tensor, size: float) -> float:
-        """Of another latent ``y [1, C, h, w]``, gains undone, of which ``size`` is the bits over those of the start."""
+    def steer(self, size: float) -> None:
+        """Let the next run find a latent of ``size`` times the bits, roughly."""
+        self.price *= min(2.0, max(0.5, size**_STEEPNESS))
+
+    def loss(self, y: Tensor, rate: float, size: float) -> float:
+        """Of a latent ``y [1, C, h, w]``, gains undone, of which ``size`` is the bits over those of the start."""
+        y, position = y.clone(), torch.tensor([rate])
         with torch.no_grad():
             total = [0.0, 0.0]
             for tile in self._tiles():
@@ -162,11 +171,11 @@ class _Window:
         y, bits, indices = unfold(whole.prior, residuals, self.z, whole.position)
         near, far = self.distance(y / whole.gain, whole.position)
         joined = Distance.joined(near / whole.units[0], far / whole.units[1])
-        return bits / whole.bits + PRICE * joined, indices
+        return bits / whole.bits + whole.price * joined, indices
 
     @torch.no_grad()
     def curvature(self) -> float:
-        """Second difference of the distance by a unit of the latent, from a few moves at once."""
+        """Second difference of the joined distance by a unit of the latent, from a few moves at once."""
         generator = torch.Generator().manual_seed(1)
         drawn = torch.rand(self.residuals.shape, generator=generator)
         moves = (drawn < _PROBED / 2).float() - (drawn > 1 - _PROBED / 2).float()
@@ -179,7 +188,7 @@ class _Window:
             near, far = self.distance(y / self.whole.gain, self.whole.position)
             return float(Distance.joined(near / self.whole.units[0], far / self.whole.units[1]).sum())
 
-        return max(0.0, PRICE * (at(y + moves) + at(y - moves) - 2 * at(y)) / moved)
+        return max(0.0, (at(y + moves) + at(y - moves) - 2 * at(y)) / moved)
 
     def search(self, passes: int, curvature: float) -> Tensor:
         """The residuals of the lowest loss. ``curvature``: of the loss, by a unit of the latent."""
@@ -204,7 +213,9 @@ class _Window:
         with torch.no_grad():
             return residuals if float(self.loss(residuals)[0].sum()) < lowest else best
 
-    def _moves(self, residuals: Tensor, slope: Tensor, indices: Tensor, bend: Tensor, refused: Tensor) -> Tensor:
+    def _moves(
+        self, residuals: Tensor, slope: Tensor, indices: Tensor, bend: Tensor, refused: Tensor
+    ) -> Tensor:
         """-1, 0 or 1 for each residual: the most promising of each neighbourhood."""
         reach = self.whole.reach[indices.round().long().clamp(0, SCALE_COUNT - 1)]
         now = code_length(residuals, indices)

@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from PIL import Image
 
 from picogram.bitstream import Header, Picogram, parse, serialise
 from picogram.bitstream.container import MAX_HALVINGS, write_varint
 from picogram.errors import BudgetTooSmall
 from picogram.latent.codec import Analysed, PhotoCodec, load_codec
-from picogram.latent.effort import PRICE, Refined, Refinement, passes_of
+from picogram.latent.effort import Refined, passes_of
 from picogram.latent.exact_prior import RATE_COUNT
 from picogram.profiles.hints import Hints
 from picogram.profiles.recipes import BASE, Recipe
@@ -28,6 +27,8 @@ from picogram.profiles.recipes import BASE, Recipe
 _PROBES = 6
 _TYPICAL_BPP, _TYPICAL_SLOPE = 0.0038, 0.0147
 """Bits per pixel of a photograph at rate index 0, and growth of its logarithm per index."""
+_ROUNDS, _TRIMS, _AGAIN, _AIM = 2, 4, 2, 0.995
+"""Of a search: rounds, how often more may follow until the file fits, with how many passes, and the share to aim at."""
 _SHRINK_BELOW = 2
 """A picture is halved when its budget only reaches rate indices under this at the larger size."""
 
@@ -77,13 +78,8 @@ class _Candidate:
 def encode_quality(picture: Image.Image, rate: int, order: Order = _PLAIN) -> bytes:
     """Code an RGB picture at a rate index 0..255."""
     candidate = _candidate(picture, 0, order)
-    plain = candidate.codec.section(candidate.analysed, rate)
-    passes = passes_of(order.effort, candidate.pixels)
-    if not passes:
-        return candidate.whole(plain)
-    search = candidate.codec.refinement(candidate.analysed, rate)
-    better = candidate.refined(search.run(passes))
-    return candidate.whole(_better(search, plain, candidate.codec.section(better.analysed, rate), candidate))
+    plain = candidate.file(rate)
+    return _searched(candidate, plain, len(plain), order.effort)
 
 
 def encode_within(picture: Image.Image, budget: int, order: Order = _PLAIN) -> bytes:
@@ -98,35 +94,36 @@ def encode_within(picture: Image.Image, budget: int, order: Order = _PLAIN) -> b
         if rate is not None and (rate >= _SHRINK_BELOW or halvings == MAX_HALVINGS):
             found = _largest_file(candidate, rate, budget)
             if found is not None:
-                return _refined_within(candidate, found, budget, room, order.effort)
+                return _searched(candidate, found, budget, order.effort)
     smallest = candidate.file(0)
     if len(smallest) > budget:
         raise BudgetTooSmall(f"no file of this picture fits {budget} bytes; the smallest has {len(smallest)}")
     return smallest
 
 
-def _refined_within(candidate: _Candidate, plain: bytes, budget: int, room: int, effort: int) -> bytes:
-    """The same picture after a search in two rounds: what the first saves, the second spends on a finer rate."""
-    section, passes = parse(plain).latent, passes_of(effort, candidate.pixels)
+def _searched(candidate: _Candidate, plain: bytes, budget: int, effort: int) -> bytes:
+    """The best file of at most ``budget`` bytes at the rate of ``plain``, which fits: by the search's loss.
+
+    The integers that are found hardly change with the rate, so that no rate makes them fit. Instead the search goes on
+    at another price of the distance, lower where the file is too large.
+    """
+    passes = passes_of(effort, candidate.pixels)
     if not passes:
         return plain
-    first = search = candidate.codec.refinement(candidate.analysed, section[0])
-    for share in (passes - passes // 2, passes // 2):
-        candidate = candidate.refined(search.run(share))
-        rate = largest_rate(candidate.estimate, room, candidate.pixels)
-        if rate is None:
-            return plain
-        if search is first:
-            search = candidate.codec.refinement(candidate.analysed, rate)
-    found = _largest_file(candidate, rate, budget)
-    return plain if found is None else candidate.whole(_better(first, section, parse(found).latent, candidate))
-
-
-def _better(search: Refinement, plain: bytes, other: bytes, candidate: _Candidate) -> bytes:
-    """Of two sections, by the search's own loss, which began with the first."""
-    y, position = candidate.codec.latent(other, *candidate.header.coded_size)
-    loss = search.loss(y.clone(), torch.tensor([position]), len(other) / len(plain))
-    return other if loss < 1 + PRICE else plain
+    codec, section = candidate.codec, parse(plain).latent
+    search = codec.refinement(candidate.analysed, section[0])
+    best, lowest = plain, search.loss(*codec.latent(section, *candidate.header.coded_size), 1.0)
+    for number, share in enumerate((passes - passes // 2, passes // 2, *[_AGAIN] * _TRIMS)):
+        if number >= _ROUNDS and best is not plain:
+            break
+        found = codec.section(candidate.refined(search.run(share)).analysed, section[0])
+        file, size = candidate.whole(found), len(found) / len(section)
+        if len(file) <= budget:
+            loss = search.loss(*codec.latent(found, *candidate.header.coded_size), size)
+            best, lowest = (file, loss) if loss < lowest else (best, lowest)
+        room = budget - len(file) + len(found)
+        search.steer(_AIM * room / len(found))
+    return best
 
 
 def words_size(words: Mapping[str, bytes]) -> int:
