@@ -109,8 +109,9 @@ def encode(
     ``objects`` (up to 3 with masks of side 8, up to 8 with masks of side 16, 32 or 64); None: what the captioner
     finds. All counts include them. The encoder of profile "taco" listens to a caption that is not in the file; "": to
     none. ``focus`` moves bits to what matters most, in any profile: words that name it ("the red boat"), or an array
-    of weights 0..1 over the picture. ``effort`` 1 and 2 search long for a better file of the same size. Raises ImageError for bad images, UsageError for bad arguments, BudgetTooSmall
-    where no file fits and ModelMissing where models for words are needed that have not been pulled.
+    of weights 0..1 over the picture. ``effort`` 1 and 2 search long for a better file of the same size. Raises
+    ImageError for bad images, UsageError for bad arguments, BudgetTooSmall where no file fits and ModelMissing where
+    models for words are needed that have not been pulled.
     """
     return encode_detailed(
         image,

@@ -47,7 +47,7 @@ class Distance:
             self.features = self._unit(features)
 
     def __call__(self, latent: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
-        """Of what ``latent [1, C, h, w]``, gains undone, is decoded to: by features and by pixels, ``[1, 1, h, w]`` each."""
+        """Of the picture of ``latent [1, C, h, w]``, gains undone: by features and by pixels, ``[1, 1, h, w]`` each."""
         with _swiftly():
             picture = self.net.synthesis(latent, rate).float()
             features = self.net.analysis.look(picture.clamp(0, 1) - 0.5)[1]

@@ -7,9 +7,9 @@
     moves that lower the loss around them stay; the next pass begins with what is left
 
 Rounding each value by itself is not the best choice of integers (Campos et al., CVPR workshops 2019; Yang, Bamler and
-Mandt, NeurIPS 2020). At these rates nearly all residuals are zero, where relaxed rounding with Adam does harm; hence moves
-by whole steps: what a move costs itself is read from its table, what it does to the rest is its gradient, and whether
-it was good is seen. Nothing is random.
+Mandt, NeurIPS 2020). At these rates nearly all residuals are zero, where relaxed rounding with Adam does harm; hence
+moves by whole steps: what a move costs itself follows from its scale index, what it does to the rest is its gradient,
+and whether it was good is seen. Nothing is random.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WHOLE: Final = 1 << 20
 """Pixels of pictures that get all passes; larger ones get fewer, so that the time stops growing, but never under two."""
 PRICE: Final = 3.5
 """What the distance at the start weighs against the bits at the start."""
-_STEEPNESS: Final = 10
+_STEEPNESS: Final = 12
 """How much a price changes with the size that is wanted."""
 TILE: Final = 12
 """Positions of the hyper-latent per side of a tile's kept part: 768 pixels. Memory is that of one tile."""

@@ -27,7 +27,7 @@ from picogram.profiles.recipes import BASE, Recipe
 _PROBES = 6
 _TYPICAL_BPP, _TYPICAL_SLOPE = 0.0038, 0.0147
 """Bits per pixel of a photograph at rate index 0, and growth of its logarithm per index."""
-_ROUNDS, _TRIMS, _AGAIN, _AIM = 2, 4, 2, 0.995
+_ROUNDS, _TRIMS, _AGAIN, _AIM = 3, 6, 2, 0.995
 """Of a search: rounds, how often more may follow until the file fits, with how many passes, and the share to aim at."""
 _SHRINK_BELOW = 2
 """A picture is halved when its budget only reaches rate indices under this at the larger size."""
@@ -113,7 +113,8 @@ def _searched(candidate: _Candidate, plain: bytes, budget: int, effort: int) -> 
     codec, section = candidate.codec, parse(plain).latent
     search = codec.refinement(candidate.analysed, section[0])
     best, lowest = plain, search.loss(*codec.latent(section, *candidate.header.coded_size), 1.0)
-    for number, share in enumerate((passes - passes // 2, passes // 2, *[_AGAIN] * _TRIMS)):
+    shares = [-(-passes // _ROUNDS)] * min(_ROUNDS, passes) + [_AGAIN] * _TRIMS
+    for number, share in enumerate(shares):
         if number >= _ROUNDS and best is not plain:
             break
         found = codec.section(candidate.refined(search.run(share)).analysed, section[0])
