@@ -130,7 +130,7 @@ def main() -> None:
             print(
                 name,
                 bpp,
-                *(f"{r['way']}: {r['bytes']} B {r['seconds']:.1f} s" for r in rows[-4:]),
+                *(f"{r['way']}: {r['bytes']} B {r['seconds']:.1f} s" for r in rows[-2 - len(args.effort) :]),
                 flush=True,
             )
         args.out.write_text(json.dumps({"summary": summary(rows), "rows": rows}, indent=1) + "\n")

@@ -113,7 +113,8 @@ def _searched(candidate: _Candidate, plain: bytes, budget: int, effort: int) -> 
     codec, section = candidate.codec, parse(plain).latent
     search = codec.refinement(candidate.analysed, section[0])
     best, lowest = plain, search.loss(*codec.latent(section, *candidate.header.coded_size), 1.0)
-    shares = [-(-passes // _ROUNDS)] * min(_ROUNDS, passes) + [_AGAIN] * _TRIMS
+    share = -(-passes // _ROUNDS)
+    shares = [share] * min(_ROUNDS, passes) + [min(share, _AGAIN)] * _TRIMS
     for number, share in enumerate(shares):
         if number >= _ROUNDS and best is not plain:
             break
