@@ -276,7 +276,7 @@ def test_openapi_documents_every_problem(client: TestClient) -> None:
     parameters = schema["paths"]["/v1/encode"]["post"]["parameters"]
     names = {each["name"] for each in parameters if each["in"] == "query"}
     words = {"caption", "objects", "focus", "focus_mask"}
-        assert names == {"bytes", "bpp", "quality", "profile", "effort"} | words
+    assert names == {"bytes", "bpp", "quality", "profile", "effort"} | words
     headers = {each["name"] for each in parameters if each["in"] == "header"}
     assert headers == {"prefer", "idempotency-key", "x-picogram-priority"}
     form = schema["paths"]["/v1/encode"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
