@@ -114,9 +114,9 @@ def _searched(candidate: _Candidate, plain: bytes, budget: int, effort: int) -> 
     search = codec.refinement(candidate.analysed, section[0])
     best, lowest = plain, search.loss(*codec.latent(section, *candidate.header.coded_size), 1.0)
     share = -(-passes // _ROUNDS)
-    shares = [share] * min(_ROUNDS, passes) + [min(share, _AGAIN)] * _TRIMS
+    shares = [share] * min(_ROUNDS, passes) + ([_AGAIN] * _TRIMS if share > 1 else [1])
     for number, share in enumerate(shares):
-        if number >= _ROUNDS and best is not plain:
+        if number >= min(_ROUNDS, passes) and best is not plain:
             break
         found = codec.section(candidate.refined(search.run(share)).analysed, section[0])
         file, size = candidate.whole(found), len(found) / len(section)
