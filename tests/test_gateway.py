@@ -65,7 +65,7 @@ def test_encode_raw(client: TestClient) -> None:
     assert "run;dur=" in response.headers["server-timing"]
     assert response.headers["x-request-id"].startswith("urn:uuid:")
     words = dict.fromkeys(("caption", "objects", "focus", "focus_mask"))
-    options = {"bytes": 800, "bpp": None, "quality": None, "profile": "base", **words}
+    options = {"bytes": 800, "bpp": None, "quality": None, "profile": "base", "effort": 0, **words}
     assert latent(response) == {"options": options, "text": "photo", "facts": {}}
     assert "x-picogram-caption" not in response.headers
     assert costs(response) == len(response.content)
@@ -275,7 +275,8 @@ def test_openapi_documents_every_problem(client: TestClient) -> None:
         )
     parameters = schema["paths"]["/v1/encode"]["post"]["parameters"]
     names = {each["name"] for each in parameters if each["in"] == "query"}
-    assert names == {"bytes", "bpp", "quality", "profile", "caption", "objects", "focus", "focus_mask"}
+    words = {"caption", "objects", "focus", "focus_mask"}
+    assert names == {"bytes", "bpp", "quality", "profile", "effort"} | words
     headers = {each["name"] for each in parameters if each["in"] == "header"}
     assert headers == {"prefer", "idempotency-key", "x-picogram-priority"}
     form = schema["paths"]["/v1/encode"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]

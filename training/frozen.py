@@ -14,25 +14,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from picogram.exact import FRACTION_BITS
 from picogram.latent.codec import prior_tensors, unpack_floats
-from picogram.latent.exact_prior import ONE
+from picogram.latent.floating import float_prior
 from picogram.latent.guide import AdapterConfig
 from picogram.latent.model import LatentCodec
 from picogram.latent.prior import SCALE_COUNT, checkerboard
-
-_ANCHORS = ("rate_shift", "index_base", "hyper_mean", "hyper_index")
-
-
-def float_prior(integers: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Integers of a shipped prior as the weights of ``picogram.latent.prior.Prior``; ``like``: its state, for shapes."""
-    found = {name: integers[name].float() / ONE for name in _ANCHORS}
-    for name in (n.removesuffix(".weight") for n in integers if n.endswith(".weight")):
-        shape, unit = like[f"{name}.weight"].shape, 2.0 ** int(integers[f"{name}.shift"])
-        rows = integers[f"{name}.weight"].float() / unit
-        found[f"{name}.weight"] = rows.view(shape[0], shape[2], shape[3], shape[1]).permute(0, 3, 1, 2)
-        found[f"{name}.bias"] = integers[f"{name}.bias"].float() / (unit * 2.0**FRACTION_BITS)
-    return found
 
 
 def shipped_latent(path: Path) -> tuple[LatentCodec, Tensor]:

@@ -24,7 +24,7 @@ from picogram.bitstream import Limits, Picogram, parse
 from picogram.bitstream.container import section_sizes
 from picogram.errors import UsageError
 from picogram.profiles.drawing import Drawing, Watch, draw
-from picogram.profiles.recipes import check_focus, check_words, reading_notes, recipe_to_write
+from picogram.profiles.recipes import check_effort, check_focus, check_words, reading_notes, recipe_to_write
 from picogram.ranges import check_number
 from picogram.semantics.description import Description, Region, objects_text
 from picogram.semantics.words import ReadText, Words, default_words
@@ -99,6 +99,7 @@ def encode(
     caption: str | None = None,
     objects: Sequence[Region] | None = None,
     focus: FocusSource | None = None,
+    effort: int = 0,
     words: Words | None = None,
 ) -> builtins.bytes:
     """Code an image as a whole ``.pico`` file.
@@ -108,8 +109,9 @@ def encode(
     ``objects`` (up to 3 with masks of side 8, up to 8 with masks of side 16, 32 or 64); None: what the captioner
     finds. All counts include them. The encoder of profile "taco" listens to a caption that is not in the file; "": to
     none. ``focus`` moves bits to what matters most, in any profile: words that name it ("the red boat"), or an array
-    of weights 0..1 over the picture. Raises ImageError for bad images, UsageError for bad arguments, BudgetTooSmall
-    where no file fits and ModelMissing where models for words are needed that have not been pulled.
+    of weights 0..1 over the picture. ``effort`` 1 and 2 search long for a better file of the same size. Raises
+    ImageError for bad images, UsageError for bad arguments, BudgetTooSmall where no file fits and ModelMissing where
+    models for words are needed that have not been pulled.
     """
     return encode_detailed(
         image,
@@ -120,6 +122,7 @@ def encode(
         caption=caption,
         objects=objects,
         focus=focus,
+        effort=effort,
         words=words,
     ).data
 
@@ -134,6 +137,7 @@ def encode_detailed(
     caption: str | None = None,
     objects: Sequence[Region] | None = None,
     focus: FocusSource | None = None,
+    effort: int = 0,
     words: Words | None = None,
 ) -> Encoded:
     """``encode``, with the words and warnings.
@@ -142,13 +146,16 @@ def encode_detailed(
     with a warning each; without any words the file has profile base. What was given is never left out.
     """
     _check_rate(bytes, bpp, quality)
+    check_effort(effort)
     recipe = recipe_to_write(profile)
     check_words(recipe, caption, objects)
     from picogram.profiles import words as steps
 
     picture, words = _read(image), words or default_words()
     (prepared,) = steps.prepare([picture], [steps.Given(caption, objects, _focus(focus))], recipe, words)
-    encoded = assemble(picture, prepared, bytes=bytes, bpp=bpp, quality=quality, profile=profile)
+    encoded = assemble(
+        picture, prepared, bytes=bytes, bpp=bpp, quality=quality, profile=profile, effort=effort
+    )
     return steps.recode(encoded, words)
 
 
@@ -187,12 +194,14 @@ def assemble(
     bpp: float | None = None,
     quality: float | None = None,
     profile: str = "stc",
+    effort: int = 0,
 ) -> Encoded:
     """The file of an image whose words are ready. Loads no language model.
 
     Raises what ``encode`` does for bad images and arguments, BudgetTooSmall if words that were given do not fit.
     """
     _check_rate(bytes, bpp, quality)
+    check_effort(effort)
     recipe = recipe_to_write(profile)
     from picogram.profiles import words as steps
 
@@ -200,7 +209,7 @@ def assemble(
     if bpp is not None:
         bytes = math.floor(bpp * picture.width * picture.height / 8)
     rate = round((DEFAULT_QUALITY if quality is None else quality) / 100 * FINEST_RATE)
-    return steps.assemble(picture, prepared, recipe, budget=bytes, rate=rate)
+    return steps.assemble(picture, prepared, recipe, budget=bytes, rate=rate, effort=effort)
 
 
 def recode(encoded: Encoded, *, words: Words | None = None) -> Encoded:

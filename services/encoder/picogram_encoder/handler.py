@@ -20,7 +20,8 @@ _TARGETS = ("bytes", "bpp", "quality")
 
 
 def handler(jobs: list[Job]) -> list[Outcome]:
-    """Encode each job's payload under its options ``bytes``, ``bpp`` or ``quality``, ``profile`` and ``focus_mask``.
+    """Encode each job's payload under its options ``bytes``, ``bpp`` or ``quality``, ``profile``, ``focus_mask`` and
+    ``effort``.
 
     Words and hints come from the facts that the step ``lmm:code`` left; facts are updated with what of the words is in
     the file, and which caption was ``heard``.
@@ -40,7 +41,9 @@ def _encode(job: Job) -> Outcome:
     try:
         image = read_image(job.payload)
         prepared = replace(prepared_of(job.facts.get("choices", [])), hints=_hints(job))
-        encoded = assemble(image, prepared, profile=job.options.get("profile") or "base", **targets)
+        effort = job.options.get("effort") or 0
+        profile = job.options.get("profile") or "base"
+        encoded = assemble(image, prepared, profile=profile, effort=effort, **targets)
     except Exception as error:
         return error
     description = plain_description(encoded.description) if encoded.description else None

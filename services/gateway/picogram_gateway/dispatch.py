@@ -149,9 +149,9 @@ class Dispatcher:
             self._errands.add(task)
             task.add_done_callback(self._dropped)
 
-    def job(self, **fields: Any) -> Job:
-        """A job with the deadline that the settings give."""
-        return Job(deadline=time.time() + self._settings.job_timeout_seconds, **fields)
+    def job(self, patience: int = 1, **fields: Any) -> Job:
+        """A job with the deadline that the settings give, ``patience`` times as far away."""
+        return Job(deadline=time.time() + patience * self._settings.job_timeout_seconds, **fields)
 
     def _dropped(self, task: asyncio.Task[Any]) -> None:
         self._errands.discard(task)

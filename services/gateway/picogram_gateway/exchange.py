@@ -33,6 +33,7 @@ async def exchange(request: Request, wishes: Wishes, order: Order) -> Response:
     """Have it done. Raises the job's error, or QueueFull, JobConflict, BrokerUnavailable, or a 499 problem, unread."""
     dispatcher = dispatcher_of(request)
     job = dispatcher.job(
+        order.patience,
         kind=order.kind,
         payload=order.payload,
         route=order.route,

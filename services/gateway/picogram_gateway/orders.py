@@ -19,19 +19,23 @@ from picogram.images import read_size
 from picogram.jobs import Kind
 from picogram_gateway.steps import DESCRIBE, REFERENCE, Route, decode_route, encode_route, inspect_route
 
+_COSTS: Final = (1, 16, 64)
+"""Of an encode, by effort: how many times the work of one that only rounds."""
+_PATIENCE: Final = (1, 2, 4)
 _SMALL_BYTES: Final = 16 * 1024
 """A file of that size is parsed in less time than a thread takes to begin."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to do. ``cost`` is in pixels."""
+    """What to do. ``cost`` is in pixels; ``patience``: by how much a job may take longer than others."""
 
     kind: Kind
     payload: bytes
     options: Mapping[str, Any] = field(default_factory=dict)
     route: Route = ()
     cost: int = 1
+    patience: int = 1
 
     @property
     def fingerprint(self) -> str:
@@ -44,7 +48,9 @@ class Order:
 async def order_for_image(kind: Kind, image: bytes, **options: Any) -> Order:
     """Encode, describe or compare. Raises UnreadableImage, UnsupportedImage or ImageTooLarge."""
     width, height = await asyncio.to_thread(read_size, image)
-    return Order(kind, image, options, _image_route(kind, options), width * height)
+    effort = options.get("effort", 0)
+    cost = width * height * _COSTS[effort]
+    return Order(kind, image, options, _image_route(kind, options), cost, _PATIENCE[effort])
 
 
 async def order_for_file(kind: Kind, data: bytes, **options: Any) -> Order:

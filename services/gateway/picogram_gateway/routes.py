@@ -24,7 +24,13 @@ from picogram.jobs.words import (
     plain_objects,
 )
 from picogram.profiles.drawing import MOST_STEPS
-from picogram.profiles.recipes import MAX_FOCUS_CHARACTERS, check_focus, check_words, recipe_to_write
+from picogram.profiles.recipes import (
+    MAX_EFFORT,
+    MAX_FOCUS_CHARACTERS,
+    check_focus,
+    check_words,
+    recipe_to_write,
+)
 from picogram.semantics.description import MAX_CAPTION_CHARACTERS, Region
 from picogram_gateway import openapi, openapi_examples
 from picogram_gateway.backends import Backend
@@ -100,6 +106,14 @@ class EncodeQuery(Arguments):
         description="JSON: where it matters most, instead of words: the rows of a mask as objects have it, side 8, 16, "
         "32 or 64, laid over the whole picture",
         examples=[openapi_examples.FOCUS_MASK],
+    )
+
+    effort: int = Field(
+        0,
+        ge=0,
+        le=MAX_EFFORT,
+        description="1, 2: search longer for a better file of the same size; the format stays the same",
+        examples=[1],
     )
 
     @model_validator(mode="after")

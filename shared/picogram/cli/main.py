@@ -42,6 +42,7 @@ from picogram.diffusion.stages import MAX_GUIDANCE
 from picogram.errors import UsageError
 from picogram.images import MEDIA_TYPES
 from picogram.profiles.drawing import MOST_STEPS, Drawing
+from picogram.profiles.recipes import MAX_EFFORT
 from picogram.semantics.description import MASK_SIDES
 from picogram.semantics.words import ReadText
 
@@ -139,6 +140,9 @@ def encode(
         Path | None,
         typer.Option(help="An image that is bright where it matters most, instead.", show_default=False),
     ] = None,
+    effort: Annotated[
+        int, typer.Option(min=0, max=MAX_EFFORT, help="1 or 2: search longer for a better file.")
+    ] = 0,
     overwrite: Overwrite = False,
     server: Server = None,
     api_key_env: ApiKeyName = API_KEY,
@@ -162,6 +166,7 @@ def encode(
             caption=words,
             objects=objects,
             focus=place,
+            effort=effort,
         )
         data, aside = encoded.data, item.target is None
         write_bytes(item.target, data, overwrite)

@@ -84,6 +84,7 @@ class Codec(Protocol):
         caption: str | None,
         objects: Sequence[Region] | None,
         focus: str | Weights | None,
+        effort: int,
     ) -> Coded: ...
 
     def decode(self, data: bytes, media_type: str, drawing: Drawing, progress: Progress | None) -> Drawn: ...
@@ -107,6 +108,7 @@ class Here:
         caption: str | None,
         objects: Sequence[Region] | None,
         focus: str | Weights | None,
+        effort: int,
     ) -> Coded:
         encoded = picogram.encode_detailed(
             source,
@@ -117,6 +119,7 @@ class Here:
             caption=caption,
             objects=objects,
             focus=focus,
+            effort=effort,
         )
         return Coded(encoded.data, encoded.warnings, encoded.description, encoded.coders, encoded.heard)
 
@@ -152,6 +155,7 @@ class There:
         caption: str | None,
         objects: Sequence[Region] | None,
         focus: str | Weights | None,
+        effort: int,
     ) -> Coded:
         from picogram.semantics.objects import split_objects
         from picogram.text.coder import coder_of
@@ -166,6 +170,7 @@ class There:
             objects=objects,
             focus=focus if isinstance(focus, str) else None,
             focus_mask=None if focus is None or isinstance(focus, str) else mask_of_weights(focus),
+            effort=effort,
         )
         # What was given is whole; the answer's headers are not where the caption is long.
         if encoded.caption is None:

@@ -31,7 +31,7 @@ from picogram.errors import LimitExceeded, NotAPicogram, UsageError
 from picogram.jobs.job import Priority
 from picogram.jobs.words import check_focus_mask, mask_of, plain_mask, plain_objects
 from picogram.profiles.drawing import Drawing
-from picogram.profiles.recipes import check_focus
+from picogram.profiles.recipes import check_effort, check_focus
 from picogram.semantics.description import MASK_SIDES, Description, Region
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class EncodeOptions(TypedDict, total=False):
     caption, which is not in the file; "": to none); priority "high" or "normal".
 
     ``focus``: words for what matters most; or else ``focus_mask``: where that is, a square array of bools over the whole
-    picture, side 8, 16, 32 or 64."""
+    picture, side 8, 16, 32 or 64. ``effort`` 0 to 2, default 0: how long the encoder searches for a better file."""
 
     bytes: int | None
     bpp: float | None
@@ -54,6 +54,7 @@ class EncodeOptions(TypedDict, total=False):
     objects: Sequence[Region] | None
     focus: str | None
     focus_mask: npt.ArrayLike | None
+    effort: int
     priority: Priority
 
 
@@ -95,6 +96,9 @@ def encode_task(source: ImageSource, options: EncodeOptions) -> Task[Encoded]:
     data, media_type = image_bytes(source)
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     priority = given.pop("priority", None)
+    check_effort(given.get("effort", 0))
+    if not given.get("effort"):
+        given.pop("effort", None)  # what every server does
     fields = _words(given.pop("caption", None), given.pop("objects", None))
     fields |= _focus(given.pop("focus", None), given.pop("focus_mask", None))
     params = {key: str(value) for key, value in given.items()}

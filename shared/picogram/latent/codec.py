@@ -13,7 +13,7 @@ and synthesis are float32, and may differ in the last bit between machines witho
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,13 @@ from torch import Tensor
 
 from picogram.errors import CorruptBitstream, SelfCheckFailed
 from picogram.latent.coding import decode_latents, encode_latents, estimate_bits
+from picogram.latent.effort import Refined, Refinement
 from picogram.latent.exact_prior import RATE_COUNT, ExactPrior, hyper_size
-from picogram.latent.focus import Focus
+from picogram.latent.floating import twin
+from picogram.latent.focus import Focus, importance
 from picogram.latent.guide import AdapterConfig, Guide, Tokens
 from picogram.latent.model import LatentCodec
-from picogram.latent.prior import HYPER_FACTOR
+from picogram.latent.prior import HYPER_FACTOR, Prior
 from picogram.latent.tiling import scaled, tiles
 from picogram.latent.transforms import STRIDE, TransformConfig
 from picogram.models import DEFAULT_LATENT, latent_weights
@@ -52,6 +54,14 @@ class Analysed:
     height: int
     width: int
     dead_zone: Tensor | None = None
+    picture: Pixels | None = None
+    """``[16 height, 16 width, 3]``, its right and bottom edges repeated."""
+    refined: Refined | None = None
+
+    @property
+    def rounding(self) -> Tensor | None:
+        """The dead zone, which what is refined has behind it."""
+        return None if self.refined else self.dead_zone
 
 
 class PhotoCodec:
@@ -67,8 +77,14 @@ class PhotoCodec:
         )
         self.model = model
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.prior = ExactPrior(prior_tensors(tensors), net.prior.config)
+        self._integers = prior_tensors(tensors)
+        self.prior = ExactPrior(self._integers, net.prior.config)
         self.halo = config.reach
+
+    @cached_property
+    def twin(self) -> Prior:
+        """The prior as floats."""
+        return twin(self._integers, self.prior.config)
 
     @torch.inference_mode()
     def analyse(self, picture: Pixels, guide: Guide | None = None, focus: Focus | None = None) -> Analysed:
@@ -83,7 +99,8 @@ class PhotoCodec:
         if adapter and tokens:
             features = self._guided(features, adapter.heard(tokens, adapter.summary(features)))
         rows, cols = -(-height // STRIDE), -(-width // STRIDE)
-        return Analysed(linear, features, rows, cols, focus.dead_zone(rows, cols) if focus else None)
+        zone = focus.dead_zone(rows, cols) if focus else None
+        return Analysed(linear, features, rows, cols, zone, padded[: rows * STRIDE, : cols * STRIDE])
 
     def _look(self, padded: Pixels, tokens: Tokens | None) -> tuple[Tensor, Tensor]:
         """The linear latent and the features at stride 16, or at stride 8 where words have still to shape them."""
@@ -127,6 +144,8 @@ class PhotoCodec:
     def _latents(self, analysed: Analysed, rate: int) -> tuple[Tensor, Tensor]:
         """``y`` (cropped to what is coded) and ``z``, in steps of a rate index."""
         position = torch.tensor([rate / (RATE_COUNT - 1)])
+        if analysed.refined:
+            return analysed.refined.y * self.net.gain(position), analysed.refined.z
         y = self.net.analysis.after_rate(analysed.linear, analysed.features, position)
         y = y * self.net.gain(position)
         height, width = analysed.height, analysed.width
@@ -134,11 +153,24 @@ class PhotoCodec:
         z = self.net.prior.hyper_analysis(y)[:, :, :hz, :wz]
         return y[:, :, :height, :width], z
 
+    def refinement(self, analysed: Analysed, rate: int) -> Refinement:
+        """The search for better integers than rounding finds, at a rate index; see ``refined``."""
+        if analysed.picture is None:
+            raise ValueError("nothing is known of the original")
+        with torch.no_grad():
+            y, z = self._latents(analysed, rate)
+            _, y = encode_latents(self.prior, y, z, [rate], analysed.rounding)
+            mean, _ = self.twin.hyper_parameters(torch.tensor([rate / (RATE_COUNT - 1)]))
+            start = y, (z - mean).round() + mean
+        zone = analysed.dead_zone
+        weights = None if zone is None else importance(zone, analysed.height, analysed.width)
+        return Refinement(self.net, self.twin, self.prior.reach, analysed.picture, start, rate, weights)
+
     @torch.inference_mode()
     def section(self, analysed: Analysed, rate: int) -> bytes:
         """The latent section of a picture at a rate index 0..255, checked by decoding it."""
         y, z = self._latents(analysed, rate)
-        strings, expected = encode_latents(self.prior, y, z, [rate], analysed.dead_zone)
+        strings, expected = encode_latents(self.prior, y, z, [rate], analysed.rounding)
         found = decode_latents(self.prior, strings, [rate], analysed.height, analysed.width)
         if not torch.equal(found, expected):
             raise SelfCheckFailed("the coded latent does not decode to itself on this machine")
@@ -148,7 +180,7 @@ class PhotoCodec:
     def estimate(self, analysed: Analysed, rate: int) -> float:
         """Expected length of ``section`` in bytes, within a few."""
         y, z = self._latents(analysed, rate)
-        return 1 + estimate_bits(self.prior, y, z, rate, analysed.dead_zone) / 8
+        return 1 + estimate_bits(self.prior, y, z, rate, analysed.rounding) / 8
 
     @torch.inference_mode()
     def steps(self, section: bytes, width: int, height: int) -> tuple[Tensor, int]:

@@ -27,6 +27,8 @@ INSIDE: Final = -0.1
 """Dead zone inside: below zero, residuals are kept that lie a little under one half."""
 SOFTENING: Final = 1.5
 """Standard deviation in pixels of the blur outside."""
+IMPORTANCE: Final = 0.3
+"""Of what a decoded picture is like outside, where the encoder looks at it; inside it is 1."""
 MAX_SIDE: Final = 4096
 """Rows and columns of a map; far finer than anything that it changes."""
 
@@ -79,3 +81,9 @@ class Focus:
             weights = F.interpolate(weights, (rows, cols), mode="bilinear").clamp(0, 1)
         wide = F.max_pool2d(weights, 3, 1, 1)
         return F.avg_pool2d(wide, 3, 1, 1, count_include_pad=False)[0, 0]
+
+
+def importance(dead_zone: Tensor, rows: int, cols: int) -> Tensor:
+    """``[1, 1, rows, cols] float32``, from IMPORTANCE to 1, of what ``Focus.dead_zone`` gave."""
+    weights = (OUTSIDE - dead_zone) / (OUTSIDE - INSIDE)
+    return (IMPORTANCE + (1 - IMPORTANCE) * weights).float().view(1, 1, rows, cols).clone()

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The latent of a picture at the best rate that fits, beside whatever words the file carries; all of profile ``base``.
 
-picture ── halve 0..3 times ── latent codec at the best rate that fits ── .pico
+picture ── halve 0..3 times ── latent codec at the best rate that fits ── effort ── .pico
 hints ──────────────────────────────┘
 """
 
@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
 
-from picogram.bitstream import Header, Picogram, serialise
+from picogram.bitstream import Header, Picogram, parse, serialise
 from picogram.bitstream.container import MAX_HALVINGS, write_varint
 from picogram.errors import BudgetTooSmall
 from picogram.latent.codec import Analysed, PhotoCodec, load_codec
+from picogram.latent.effort import Refined, passes_of
 from picogram.latent.exact_prior import RATE_COUNT
 from picogram.profiles.hints import Hints
 from picogram.profiles.recipes import BASE, Recipe
@@ -26,17 +27,20 @@ from picogram.profiles.recipes import BASE, Recipe
 _PROBES = 6
 _TYPICAL_BPP, _TYPICAL_SLOPE = 0.0038, 0.0147
 """Bits per pixel of a photograph at rate index 0, and growth of its logarithm per index."""
+_ROUNDS, _TRIMS, _AGAIN, _AIM = 3, 6, 2, 0.995
+"""Of a search: rounds, how often more may follow until the file fits, with how many passes, and the share to aim at."""
 _SHRINK_BELOW = 2
 """A picture is halved when its budget only reaches rate indices under this at the larger size."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be written: ``words`` are ready sections by name, ``hints`` shape the latent."""
+    """What is to be written: ``words`` are ready sections by name, ``hints`` shape the latent, ``effort`` is 0 to 2."""
 
     recipe: Recipe = BASE
     words: Mapping[str, bytes] = field(default_factory=dict)
     hints: Hints = field(default_factory=Hints)
+    effort: int = 0
 
 
 _PLAIN = Order()
@@ -57,8 +61,13 @@ class _Candidate:
         return width * height
 
     def file(self, rate: int) -> bytes:
-        section = self.codec.section(self.analysed, rate)
+        return self.whole(self.codec.section(self.analysed, rate))
+
+    def whole(self, section: bytes) -> bytes:
         return serialise(Picogram(self.header, section, dict(self.words)))
+
+    def refined(self, found: Refined) -> _Candidate:
+        return replace(self, analysed=replace(self.analysed, refined=found))
 
     def estimate(self, rate: int) -> float:
         """Bytes of the file at a rate, without its words."""
@@ -68,7 +77,9 @@ class _Candidate:
 
 def encode_quality(picture: Image.Image, rate: int, order: Order = _PLAIN) -> bytes:
     """Code an RGB picture at a rate index 0..255."""
-    return _candidate(picture, 0, order).file(rate)
+    candidate = _candidate(picture, 0, order)
+    plain = candidate.file(rate)
+    return _searched(candidate, plain, len(plain), order.effort)
 
 
 def encode_within(picture: Image.Image, budget: int, order: Order = _PLAIN) -> bytes:
@@ -83,11 +94,38 @@ def encode_within(picture: Image.Image, budget: int, order: Order = _PLAIN) -> b
         if rate is not None and (rate >= _SHRINK_BELOW or halvings == MAX_HALVINGS):
             found = _largest_file(candidate, rate, budget)
             if found is not None:
-                return found
+                return _searched(candidate, found, budget, order.effort)
     smallest = candidate.file(0)
     if len(smallest) > budget:
         raise BudgetTooSmall(f"no file of this picture fits {budget} bytes; the smallest has {len(smallest)}")
     return smallest
+
+
+def _searched(candidate: _Candidate, plain: bytes, budget: int, effort: int) -> bytes:
+    """The best file of at most ``budget`` bytes at the rate of ``plain``, which fits: by the search's loss.
+
+    The integers that are found hardly change with the rate, so that no rate makes them fit. Instead the search goes on
+    at another price of the distance, lower where the file is too large.
+    """
+    passes = passes_of(effort, candidate.pixels)
+    if not passes:
+        return plain
+    codec, section = candidate.codec, parse(plain).latent
+    search = codec.refinement(candidate.analysed, section[0])
+    best, lowest = plain, search.loss(*codec.latent(section, *candidate.header.coded_size), 1.0)
+    share = -(-passes // _ROUNDS)
+    shares = [share] * min(_ROUNDS, passes) + ([_AGAIN] * _TRIMS if share > 1 else [1])
+    for number, share in enumerate(shares):
+        if number >= min(_ROUNDS, passes) and best is not plain:
+            break
+        found = codec.section(candidate.refined(search.run(share)).analysed, section[0])
+        file, size = candidate.whole(found), len(found) / len(section)
+        if len(file) <= budget:
+            loss = search.loss(*codec.latent(found, *candidate.header.coded_size), size)
+            best, lowest = (file, loss) if loss < lowest else (best, lowest)
+        room = budget - len(file) + len(found)
+        search.steer(_AIM * room / len(found))
+    return best
 
 
 def words_size(words: Mapping[str, bytes]) -> int:

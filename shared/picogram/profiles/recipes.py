@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from picogram.bitstream import Picogram, Profile
 from picogram.errors import UnsupportedProfile, UsageError
+from picogram.ranges import check_whole
 from picogram.semantics.description import Description, Region
 
 
@@ -53,6 +54,8 @@ RECIPES = {
 BASE = RECIPES[Profile.BASE]
 MAX_FOCUS_CHARACTERS = 200
 """Of the words that say what matters most."""
+MAX_EFFORT = 2
+"""Of the encoder: 0 rounds, 1 and 2 search for better integers (``picogram.latent.effort``)."""
 
 
 def recipe_to_write(name: str) -> Recipe:
@@ -84,6 +87,11 @@ def check_words(recipe: Recipe, caption: str | None, objects: Sequence[Region] |
             sides = ", ".join(map(str, recipe.mask_sides))
             raise UsageError(f"masks of profile {recipe.name} have a side of {sides}, not {len(region.mask)}")
     Description(caption or "", objects)
+
+
+def check_effort(effort: int) -> None:
+    """UsageError for what is no effort."""
+    check_whole("effort", effort, 0, MAX_EFFORT)
 
 
 def check_focus(words: str) -> None:

@@ -141,13 +141,19 @@ def _written(
 
 
 def assemble(
-    picture: Image.Image, prepared: Prepared, recipe: Recipe, *, budget: int | None, rate: int
+    picture: Image.Image,
+    prepared: Prepared,
+    recipe: Recipe,
+    *,
+    budget: int | None,
+    rate: int,
+    effort: int = 0,
 ) -> Encoded:
     """The file of an RGB picture: within ``budget`` bytes, or without one at ``rate`` 0..255.
 
     Raises BudgetTooSmall, which names the smallest size that would do, if words that were given leave too little.
     """
-    warnings, hints = [*prepared.warnings], prepared.hints
+    warnings, shape = [*prepared.warnings], (prepared.hints, effort)
     *optional, last = prepared.choices
     problem = ""
     for choice in optional:
@@ -156,11 +162,11 @@ def assemble(
             problem = f"the words would take {choice.size} of {budget} bytes"
             continue
         try:
-            return _encoded(picture, choice, recipe, budget, rate, warnings, hints)
+            return _encoded(picture, choice, recipe, budget, rate, warnings, *shape)
         except BudgetTooSmall:
             problem = f"the words leave too little of {budget} bytes for the picture"
     warnings += [f"{last.lost} left out: {problem}"] if problem else []
-    return _encoded(picture, last, recipe, budget, rate, warnings, hints)
+    return _encoded(picture, last, recipe, budget, rate, warnings, *shape)
 
 
 def recode(encoded: Encoded, words: Words) -> Encoded:
@@ -249,10 +255,11 @@ def _encoded(
     rate: int,
     warnings: Sequence[str],
     hints: Hints,
+    effort: int,
 ) -> Encoded:
     words = choice.sections.optional
     chosen = recipe if all(name in words for name in recipe.required) else BASE
-    order = base.Order(chosen, words, hints)
+    order = base.Order(chosen, words, hints, effort)
     data = (
         base.encode_quality(picture, rate, order)
         if budget is None
