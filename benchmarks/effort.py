@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +118,16 @@ def main() -> None:
     parser.add_argument("--bpp", type=float, nargs="+", default=[0.015, 0.03])
     parser.add_argument("--effort", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="leave so many pictures out first")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--crop", type=int, nargs=2)
     args = parser.parse_args()
     judge, rows = Judge(weights.require()), list[dict[str, Any]]()
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    for name, whole in pictures(args.pictures, args.every, args.limit):
+    every = pictures(args.pictures, 1, None)
+    for name, whole in islice(every, args.first, None, args.every):
+        if len({row["picture"] for row in rows}) == args.limit:
+            break
         image = middle(whole, args.crop)
         judge.original(image)
         for bpp in args.bpp:

@@ -157,8 +157,8 @@ def test_tiles_find_much_the_same(small: Image.Image, monkeypatch: pytest.Monkey
     plain = codec.section(analysed, RATE)
     for side in (search.TILE, 2):
         monkeypatch.setattr(search, "TILE", side)
-        monkeypatch.setattr(search, "_HALO", 2)
         work = codec.refinement(analysed, RATE)
+        work.halo = 2
         assert len(list(work._tiles())) == (1 if side > 2 else 4)
         section = codec.section(replace(analysed, refined=work.run(3)), RATE)
         y, position = codec.latent(section, *whole.size)
@@ -177,9 +177,10 @@ def test_unfolding_finds_what_a_decoder_does(small: Image.Image) -> None:
     assert float(bits.sum()) / 8 == pytest.approx(size, rel=0.15)
 
 
-def test_large_pictures_get_fewer_passes_but_never_none() -> None:
+def test_large_pictures_get_fewer_passes_and_huge_ones_none() -> None:
     assert [passes_of(effort, 768 * 512) for effort in (0, 1, 2)] == list(search.PASSES)
-    assert [passes_of(effort, 12_000_000) for effort in (0, 1, 2)] == [0, 2, 2]
+    assert [passes_of(effort, 4_000_000) for effort in (0, 1, 2)] == [0, 3, 12]
+    assert [passes_of(effort, 12_000_000) for effort in (0, 1, 2)] == [0, 0, 0]
     assert PASSES[1] * 2 <= PASSES[2]
 
 

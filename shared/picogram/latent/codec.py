@@ -164,7 +164,8 @@ class PhotoCodec:
             start = y, (z - mean).round() + mean
         zone = analysed.dead_zone
         weights = None if zone is None else importance(zone, analysed.height, analysed.width)
-        return Refinement(self.net, self.twin, self.prior.reach, analysed.picture, start, rate, weights)
+        reach, picture = self.prior.reach, analysed.picture
+        return Refinement(self.net, self.twin, reach, picture, start, rate, self.halo, weights)
 
     @torch.inference_mode()
     def section(self, analysed: Analysed, rate: int) -> bytes:

@@ -36,13 +36,14 @@ PASSES: Final = (0, 12, 48)
 """By effort. A pass takes the time of one decoding with gradients and one without."""
 WHOLE: Final = 1 << 20
 """Pixels of pictures that get all passes; larger ones get fewer, so that the time stops growing, but never under two."""
+LARGEST: Final = 1 << 22
+"""Pixels of pictures above which there is no search: a pass would take the better part of a minute."""
 PRICE: Final = 3.5
 """What the distance at the start weighs against the bits at the start."""
 _STEEPNESS: Final = 12
 """How much a price changes with the size that is wanted."""
 TILE: Final = 12
 """Positions of the hyper-latent per side of a tile's kept part: 768 pixels. Memory is that of one tile."""
-_HALO: Final = 4
 _APART: Final = 3
 """Positions per side of a neighbourhood with one move a pass."""
 _AROUND: Final = 5
@@ -68,8 +69,10 @@ class _Tile:
 
 
 def passes_of(effort: int, pixels: int) -> int:
-    """How often a picture is gone through."""
-    return max(min(2, PASSES[effort]), PASSES[effort] * min(WHOLE, pixels) // pixels)
+    """How often a picture is gone through; 0 for none."""
+    return (
+        0 if pixels > LARGEST else max(min(2, PASSES[effort]), PASSES[effort] * min(WHOLE, pixels) // pixels)
+    )
 
 
 class Refinement:
@@ -83,11 +86,14 @@ class Refinement:
         picture: npt.NDArray[np.uint8],
         start: tuple[Tensor, Tensor],
         rate: int,
+        halo: int,
         importance: Tensor | None = None,
     ) -> None:
         """``reach [64]``: of the tables; ``picture [16 h, 16 w, 3]``; ``start``: decoded ``y`` and ``z`` in steps;
-        ``importance [1, 1, h, w]``: of each position's distance, None: all alike."""
+        ``halo``: positions that the synthesis sees in each direction; ``importance [1, 1, h, w]``: of each position's
+        distance, None: all alike."""
         self.net, self.prior, self.picture, self.importance = net, prior, picture, importance
+        self.halo = -(-halo // HYPER_FACTOR)
         self.reach = torch.tensor(reach, dtype=torch.float32)
         self.position = torch.tensor([rate / (RATE_COUNT - 1)])
         self.gain = net.gain(self.position)
@@ -145,7 +151,7 @@ class Refinement:
 
     def _tiles(self) -> Iterator[_Tile]:
         height, width = self.y.shape[2:]
-        for row, col in tiles(*hyper_size(height, width), _HALO, TILE):
+        for row, col in tiles(*hyper_size(height, width), self.halo, TILE):
             read, inner = [], []
             for span, length in ((row, height), (col, width)):
                 wide = scaled(span.read, HYPER_FACTOR)
