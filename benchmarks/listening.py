@@ -24,6 +24,7 @@ from speed import SIZE, budget, picture
 
 import picogram
 from picogram import api
+from picogram.request import EncodeOptions
 
 CAPTION = "A small boat near a wooden pier on a calm lake."
 BASE, BASE_DECODE = "base", "decode base, 0 steps"
@@ -39,7 +40,7 @@ def cases(path: Path | None) -> dict[str, Callable[[], object]]:
     base, taco = encode(), encode(profile="taco", caption=CAPTION)
     return {
         BASE: encode,
-        "taco, encoder": lambda: api.assemble(image, heard, bytes=limit, profile="taco"),
+        "taco, encoder": lambda: api.assemble(image, heard, EncodeOptions(bytes=limit, profile="taco")),
         "taco, no caption": partial(encode, profile="taco", caption=""),
         "taco, caption given": partial(encode, profile="taco", caption=CAPTION),
         "taco, the captioner's": partial(encode, profile="taco"),

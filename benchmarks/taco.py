@@ -43,6 +43,7 @@ from picogram.images import read_image
 from picogram.metrics import weights
 from picogram.processor import has_fast_bfloat16
 from picogram.profiles.words import Prepared
+from picogram.request import EncodeOptions
 from picogram.semantics.words import Words, default_words
 
 BASE, DRAWN = "base, 0 steps", "base, as drawn"
@@ -209,7 +210,9 @@ def _rows(subject: Subject, bpp: float, heard: Mapping[str, Prepared], compare: 
 
 def _encoder(subject: Subject, prepared: Prepared, profile: str) -> Encode:
     """Remembers its files."""
-    return cache(lambda most: api.assemble(subject.picture, prepared, bytes=most, profile=profile).data)
+    return cache(
+        lambda most: api.assemble(subject.picture, prepared, EncodeOptions(bytes=most, profile=profile)).data
+    )
 
 
 def _about(subject: Subject, captions: Mapping[str, str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +19,14 @@ from picogram.api import Decoded
 from picogram.errors import BudgetTooSmall, CorruptBitstream, NotAPicogram
 from picogram.images import read_image
 from picogram.profiles.words import Encoded
+from picogram.request import EncodeOptions
 
 
-def fake_encode(image: Any, **options: Any) -> Encoded:
+def fake_encode(image: Any, options: EncodeOptions) -> Encoded:
     picture = read_image(image)
-    if options["bytes"] is not None and options["bytes"] < 10:
+    if options.bytes is not None and options.bytes < 10:
         raise BudgetTooSmall("no file of this picture\nfits")
-    return Encoded(b"PICO %d %d %s" % (picture.width, picture.height, str(options).encode()))
+    return Encoded(b"PICO %d %d %s" % (picture.width, picture.height, str(asdict(options)).encode()))
 
 
 def fake_decode(data: bytes, **options: Any) -> Decoded:

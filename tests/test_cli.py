@@ -19,6 +19,7 @@ import picogram
 from picogram.cli.main import main
 from picogram.images import read_image
 from picogram.profiles.words import Encoded
+from picogram.request import EncodeOptions
 
 __all__ = ["workplace"]  # an autouse fixture, in force here because it is imported
 
@@ -36,8 +37,8 @@ def test_encode_writes_beside_the_input_and_says_what_it_cost(capsys: pytest.Cap
 
 def test_options_reach_the_codec() -> None:
     photo("a.png")
-    assert main(["encode", "a.png", "--bpp", "0.02", "--profile", "semantic"]) == 0
-    assert b"'bpp': 0.02, 'quality': None, 'profile': 'semantic'" in Path("a.pico").read_bytes()
+    assert main(["encode", "a.png", "--bpp", "0.02", "--profile", "stc"]) == 0
+    assert b"'bpp': 0.02, 'quality': None, 'profile': 'stc'" in Path("a.pico").read_bytes()
     assert main(["encode", "a.png", "-q", "40", "-o", "b.pico"]) == 0
     assert b"'quality': 40.0" in Path("b.pico").read_bytes()
 
@@ -213,9 +214,9 @@ def test_a_full_disk_leaves_no_partial_file(monkeypatch: pytest.MonkeyPatch, cap
 def test_a_result_that_appears_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     photo("a.png")
 
-    def slow_encode(image: Any, **options: Any) -> Encoded:
+    def slow_encode(image: Any, options: EncodeOptions) -> Encoded:
         Path("a.pico").write_bytes(b"kept")
-        return fake_encode(image, **options)
+        return fake_encode(image, options)
 
     monkeypatch.setattr(picogram, "encode_detailed", slow_encode)
     assert main(["encode", "a.png"]) == 2

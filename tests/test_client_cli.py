@@ -94,7 +94,7 @@ def test_pipes(url: str, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.C
     ("arguments", "code", "said"),
     [
         (["encode", "bad.png"], 3, r"error: bad\.png: .+ \[unreadable-image\]"),
-        (["encode", "a.png", "--bpp", "-1"], 2, r"error: a\.png: .*bpp.* \[usage\]"),
+        (["encode", "a.png", "--bpp", "-1"], 2, r"error: bpp must be a number from .+ \[usage\]"),
         (["decode", "odd.pico"], 4, r"error: odd\.pico: .+ \[not-a-picogram\]"),
         (["inspect", "odd.pico"], 4, r"error: odd\.pico: .+ \[not-a-picogram\]"),
         (["caption", "bad.png", "a.png"], 3, r"error: bad\.png: .+ \[unreadable-image\]"),

@@ -21,12 +21,13 @@ from PIL import Image
 from skimage import data
 
 import picogram
-from picogram.cli.focus import MAX_SIDE, given_focus, mask_of_weights
+from picogram.cli.focus import given_focus, mask_of_weights
 from picogram.cli.main import main
 from picogram.client import BadAnswer
 from picogram.errors import UsageError
 from picogram.jobs.words import plain_mask
 from picogram.latent import focus
+from picogram.ranges import MAX_MAP_SIDE
 from picogram.semantics.description import Description
 
 __all__ = ["server"]  # a fixture
@@ -202,7 +203,7 @@ def test_a_focus_of_no_use_is_a_usage_error(
 ) -> None:
     Path("text.png").write_text("text")
     Image.new("L", (8, 8)).save("black.png")
-    Image.linear_gradient("L").resize((MAX_SIDE + 1, 2)).save("long.png")
+    Image.linear_gradient("L").resize((MAX_MAP_SIDE + 1, 2)).save("long.png")
     server = ["--server", "http://127.0.0.1:9"] if elsewhere else []
     assert main(["encode", "a.png", *options, *server]) == 2
     out, err = capsys.readouterr()
@@ -213,11 +214,10 @@ def test_a_focus_of_no_use_is_a_usage_error(
 
 
 def test_masks_may_be_as_large_as_the_library_takes_them() -> None:
-    assert focus.MAX_SIDE == MAX_SIDE
-    Image.linear_gradient("L").resize((2, MAX_SIDE)).save("tall.png")
+    Image.linear_gradient("L").resize((2, MAX_MAP_SIDE)).save("tall.png")
     weights = given_focus(None, Path("tall.png"))
     assert isinstance(weights, np.ndarray)
-    assert focus.Focus.of(weights).weights.shape == (MAX_SIDE, 2)
+    assert focus.Focus.of(weights).weights.shape == (MAX_MAP_SIDE, 2)
 
 
 def test_a_server_gets_the_cells_that_matter() -> None:

@@ -31,6 +31,7 @@ from picogram.latent.codec import load_codec
 from picogram.latent.effort import PASSES, PRICE, Refined, passes_of
 from picogram.latent.unfolding import residuals_of, unfold
 from picogram.profiles.words import Choice, Prepared
+from picogram.request import EncodeOptions
 from picogram.semantics.words import TextSections
 from picogram_gateway.orders import order_for_image
 
@@ -142,7 +143,7 @@ def test_every_profile_takes_it(small: Image.Image, profile: str) -> None:
     coded = {"stc": TextSections(b"caption"), "taco": TextSections()}
     words = Choice(coded.get(profile, TextSections(b"caption", b"objects")))
     plain, better = (
-        assemble(small, Prepared((words,)), bytes=BUDGET, profile=profile, effort=effort).data
+        assemble(small, Prepared((words,)), EncodeOptions(bytes=BUDGET, profile=profile, effort=effort)).data
         for effort in (0, 1)
     )
     assert plain != better

@@ -20,6 +20,7 @@ from picogram.errors import BudgetTooSmall, ModelMissing, UsageError
 from picogram.jobs.words import MAX_JSON_CHARACTERS, objects_of, objects_of_json, plain_objects
 from picogram.profiles.plain import plain_choices, prepared_of
 from picogram.profiles.words import MAX_WORDS_SHARE
+from picogram.request import EncodeOptions
 from picogram.semantics.description import Description, Region
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
@@ -216,7 +217,7 @@ def test_words_that_leave_no_room_for_the_picture_are_left_out() -> None:
     smallest = int(str(caught.value).split()[-1])
     words = words_of(Sees(names=["x"]))
     (prepared,) = prepare([picture], [""], profile="misc", words=words)
-    encoded = assemble(picture, prepared, bytes=smallest, profile="misc")
+    encoded = assemble(picture, prepared, EncodeOptions(bytes=smallest, profile="misc"))
     assert len(encoded.data) == smallest
     assert encoded.description == Description("")
     assert 'the object "x" was left out' in encoded.warnings[-1]
@@ -293,8 +294,9 @@ def test_prepared_words_travel_as_plain_values(photo: Image.Image) -> None:
     for some in prepared:
         back = prepared_of(json.loads(json.dumps(plain_choices(some))))
         for budget in (60, 150, 900):
-            encoded = assemble(photo, back, bytes=budget, profile="sedic")
-            assert encoded == assemble(photo, some, bytes=budget, profile="sedic")
+            options = EncodeOptions(bytes=budget, profile="sedic")
+            encoded = assemble(photo, back, options)
+            assert encoded == assemble(photo, some, options)
 
 
 def test_objects_as_json_go_there_and_back() -> None:

@@ -97,7 +97,7 @@ def test_a_mask_needs_no_language_model(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"focus": "a boat", "focus_mask": json.dumps(MASK)}, "give one of focus and focus_mask"),
+        ({"focus": "a boat", "focus_mask": json.dumps(MASK)}, "give at most one of focus and focus_mask"),
         ({"focus": ""}, "no words"),
         ({"focus": " \n"}, "no words"),
         ({"focus": "a" * 201}, "200"),

@@ -28,6 +28,7 @@ from picogram.errors import (
 from picogram.models import DEFAULT_LATENT
 from picogram.profiles.recipes import RECIPES
 from picogram.profiles.words import MAX_WORDS_SHARE, Choice, Prepared
+from picogram.request import EncodeOptions
 from picogram.semantics.description import Description, Region
 from picogram.semantics.words import TextSections, Words
 from picogram.text.coder import TextCoder
@@ -219,7 +220,7 @@ def test_a_captioners_words_never_make_a_budget_impossible(monkeypatch: pytest.M
     smallest = int(str(caught.value).split()[-1])
     words = Choice(TextSections(b"\x00\x01", None, {"caption": "static"}), Description("a"))
     prepared = Prepared((words, Choice(lost="the caption was")))
-    encoded = assemble(picture, prepared, bytes=smallest)
+    encoded = assemble(picture, prepared, EncodeOptions(bytes=smallest, profile="stc"))
     assert encoded.data == picogram.encode(picture, bytes=smallest)
     assert "too little" in encoded.warnings[0]
 
@@ -373,12 +374,12 @@ def test_the_caption_is_coded_again_knowing_the_latent_if_that_is_shorter(photo:
 
 def test_the_steps_taken_apart_give_the_same_file(photo: Image.Image, words: Words) -> None:
     (prepared,) = prepare([photo], [None], words=words)
-    encoded = assemble(photo, prepared, bytes=300)
+    encoded = assemble(photo, prepared, EncodeOptions(bytes=300, profile="stc"))
     assert encoded.data == picogram.encode(photo, bytes=300, profile="stc", words=words)
 
 
 def test_nothing_prepared_makes_a_plain_file(photo: Image.Image) -> None:
-    encoded = assemble(photo, Prepared(), bytes=300, profile="base")
+    encoded = assemble(photo, Prepared(), EncodeOptions(bytes=300))
     assert encoded.data == picogram.encode(photo, bytes=300)
 
 

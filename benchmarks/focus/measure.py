@@ -31,6 +31,7 @@ from picogram.errors import BudgetTooSmall, UsageError
 from picogram.latent.focus import Focus
 from picogram.metrics.perceptual import Lpips
 from picogram.profiles.words import Prepared
+from picogram.request import EncodeOptions
 from picogram.semantics.words import Words
 
 PROFILES: Final = ("base", "taco")
@@ -213,7 +214,7 @@ def _rows(
 
 
 def _file(picture: Image.Image, prepared: Prepared, profile: str, most: int) -> bytes:
-    return api.assemble(picture, prepared, bytes=most, profile=profile).data
+    return api.assemble(picture, prepared, EncodeOptions(bytes=most, profile=profile)).data
 
 
 def _psnr(errors: NDArray[np.float32]) -> float:

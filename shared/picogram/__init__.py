@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from picogram.api import Decoded, Inspection, decode, decode_detailed, encode, encode_detailed, inspect
 from picogram.bitstream import MEDIA_TYPE, SUFFIX
 from picogram.errors import PicogramError
+from picogram.request import EncodeOptions
 from picogram.semantics.description import Description, Region
 from picogram.version import VERSION
 
@@ -35,6 +36,7 @@ __all__ = [
     "SUFFIX",
     "Decoded",
     "Description",
+    "EncodeOptions",
     "Inspection",
     "PicogramError",
     "Region",

@@ -13,10 +13,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from picogram import images
@@ -24,16 +23,14 @@ from picogram.bitstream import Limits, Picogram, parse
 from picogram.bitstream.container import section_sizes
 from picogram.errors import UsageError
 from picogram.profiles.drawing import Drawing, Watch, draw
-from picogram.profiles.recipes import check_effort, check_focus, check_words, reading_notes, recipe_to_write
-from picogram.ranges import check_number
+from picogram.profiles.recipes import reading_notes, recipe_to_write
+from picogram.request import EncodeArguments, EncodeOptions, FocusSource, options_of
 from picogram.semantics.description import Description, Region, objects_text
 from picogram.semantics.words import ReadText, Words, default_words
 
 if TYPE_CHECKING:
-    from picogram.latent.focus import Focus
-    from picogram.profiles.words import Encoded, Prepared
+    from picogram.profiles.words import Encoded, Given, Prepared
 
-FocusSource = str | npt.ArrayLike
 ImageSource = Image.Image | np.ndarray[Any, Any] | builtins.bytes | str | Path | BinaryIO
 
 DEFAULT_QUALITY = 35.0
@@ -91,72 +88,44 @@ class Inspection:
 
 def encode(
     image: ImageSource,
+    options: EncodeOptions | None = None,
     *,
-    bytes: int | None = None,
-    bpp: float | None = None,
-    quality: float | None = None,
-    profile: str = "base",
-    caption: str | None = None,
-    objects: Sequence[Region] | None = None,
-    focus: FocusSource | None = None,
-    effort: int = 0,
     words: Words | None = None,
+    **arguments: Unpack[EncodeArguments],
 ) -> builtins.bytes:
     """Code an image as a whole ``.pico`` file.
 
-    Give at most one of ``bytes`` (never exceeded), ``bpp`` (bits per original pixel, never exceeded) and ``quality``
-    (0 to 100); the default is quality 35. Profiles "stc", "misc" and "sedic" carry a ``caption``, the latter two
-    ``objects`` (up to 3 with masks of side 8, up to 8 with masks of side 16, 32 or 64); None: what the captioner
-    finds. All counts include them. The encoder of profile "taco" listens to a caption that is not in the file; "": to
-    none. ``focus`` moves bits to what matters most, in any profile: words that name it ("the red boat"), or an array
-    of weights 0..1 over the picture. ``effort`` 1 and 2 search long for a better file of the same size. Raises
-    ImageError for bad images, UsageError for bad arguments, BudgetTooSmall where no file fits and ModelMissing where
-    models for words are needed that have not been pulled.
+    ``arguments`` are the fields of ``picogram.EncodeOptions``, unless these are given whole. At most one of ``bytes``
+    (never exceeded), ``bpp`` (bits per original pixel, never exceeded) and ``quality`` (0 to 100); the default is
+    quality 35. Profiles "stc", "misc" and "sedic" carry a ``caption``, the latter two ``objects`` (up to 3 with masks
+    of side 8, up to 8 with masks of side 16, 32 or 64); None: what the captioner finds. All counts include them. The
+    encoder of profile "taco" listens to a caption that is not in the file; "": to none. ``focus`` moves bits to what
+    matters most, in any profile: words that name it ("the red boat"), or an array of weights 0..1 over the picture.
+    ``effort`` 1 and 2 search long for a better file of the same size. Raises ImageError for bad images, UsageError for
+    bad arguments, BudgetTooSmall where no file fits and ModelMissing where models for words are needed that have not
+    been pulled.
     """
-    return encode_detailed(
-        image,
-        bytes=bytes,
-        bpp=bpp,
-        quality=quality,
-        profile=profile,
-        caption=caption,
-        objects=objects,
-        focus=focus,
-        effort=effort,
-        words=words,
-    ).data
+    return encode_detailed(image, options, words=words, **arguments).data
 
 
 def encode_detailed(
     image: ImageSource,
+    options: EncodeOptions | None = None,
     *,
-    bytes: int | None = None,
-    bpp: float | None = None,
-    quality: float | None = None,
-    profile: str = "base",
-    caption: str | None = None,
-    objects: Sequence[Region] | None = None,
-    focus: FocusSource | None = None,
-    effort: int = 0,
     words: Words | None = None,
+    **arguments: Unpack[EncodeArguments],
 ) -> Encoded:
     """``encode``, with the words and warnings.
 
     A captioner's words share a twentieth of the budget: details of objects go first, then objects, then the caption,
     with a warning each; without any words the file has profile base. What was given is never left out.
     """
-    _check_rate(bytes, bpp, quality)
-    check_effort(effort)
-    recipe = recipe_to_write(profile)
-    check_words(recipe, caption, objects)
+    options = options_of(options, arguments)
     from picogram.profiles import words as steps
 
     picture, words = _read(image), words or default_words()
-    (prepared,) = steps.prepare([picture], [steps.Given(caption, objects, _focus(focus))], recipe, words)
-    encoded = assemble(
-        picture, prepared, bytes=bytes, bpp=bpp, quality=quality, profile=profile, effort=effort
-    )
-    return steps.recode(encoded, words)
+    (prepared,) = steps.prepare([picture], [_given(options)], options.recipe, words)
+    return steps.recode(assemble(picture, prepared, options), words)
 
 
 def prepare(
@@ -175,41 +144,28 @@ def prepare(
     """
     from picogram.profiles import words as steps
 
-    recipe = recipe_to_write(profile)
     nothing = [None] * len(captions)
     given = [
-        steps.Given(caption, some, _focus(place))
+        _given(EncodeOptions(profile=profile, caption=caption, objects=some, focus=place))
         for caption, some, place in zip(captions, objects or nothing, focus or nothing, strict=True)
     ]
-    for each in given:
-        check_words(recipe, each.caption, each.objects)
+    recipe = recipe_to_write(profile)
     return steps.prepare([_read(i) for i in images], given, recipe, words or default_words())
 
 
-def assemble(
-    image: ImageSource,
-    prepared: Prepared,
-    *,
-    bytes: int | None = None,
-    bpp: float | None = None,
-    quality: float | None = None,
-    profile: str = "stc",
-    effort: int = 0,
-) -> Encoded:
+def assemble(image: ImageSource, prepared: Prepared, options: EncodeOptions) -> Encoded:
     """The file of an image whose words are ready. Loads no language model.
 
-    Raises what ``encode`` does for bad images and arguments, BudgetTooSmall if words that were given do not fit.
+    Raises what ``encode`` does for bad images, BudgetTooSmall if words that were given do not fit.
     """
-    _check_rate(bytes, bpp, quality)
-    check_effort(effort)
-    recipe = recipe_to_write(profile)
     from picogram.profiles import words as steps
 
-    picture = _read(image)
-    if bpp is not None:
-        bytes = math.floor(bpp * picture.width * picture.height / 8)
-    rate = round((DEFAULT_QUALITY if quality is None else quality) / 100 * FINEST_RATE)
-    return steps.assemble(picture, prepared, recipe, budget=bytes, rate=rate, effort=effort)
+    picture, budget = _read(image), options.bytes
+    if options.bpp is not None:
+        budget = math.floor(options.bpp * picture.width * picture.height / 8)
+    quality = DEFAULT_QUALITY if options.quality is None else options.quality
+    rate = round(quality / 100 * FINEST_RATE)
+    return steps.assemble(picture, prepared, options.recipe, budget=budget, rate=rate, effort=options.effort)
 
 
 def recode(encoded: Encoded, *, words: Words | None = None) -> Encoded:
@@ -346,21 +302,14 @@ def _read(image: ImageSource) -> Image.Image:
     return images.read_image(Path(image) if isinstance(image, str) else image)
 
 
-def _focus(focus: FocusSource | None) -> str | Focus | None:
-    if isinstance(focus, str):
-        check_focus(focus)
-        return focus
-    if focus is None:
-        return None
+def _given(options: EncodeOptions) -> Given:
+    """What a caller says of a picture."""
     from picogram.latent.focus import Focus
+    from picogram.profiles.words import Given
 
-    return Focus.of(focus)
-
-
-def _check_rate(byte_budget: int | None, bpp: float | None, quality: float | None) -> None:
-    if sum(value is not None for value in (byte_budget, bpp, quality)) > 1:
-        raise UsageError("give at most one of bytes, bpp and quality")
-    ranges = {"bytes": (byte_budget, 1, 2**40), "bpp": (bpp, 1e-6, 1e6), "quality": (quality, 0, 100)}
-    for name, (value, low, high) in ranges.items():
-        if value is not None:
-            check_number(name, value, low, high)
+    focus = options.focus
+    return Given(
+        options.caption,
+        options.objects,
+        focus if focus is None or isinstance(focus, str) else Focus.of(focus),
+    )

@@ -10,18 +10,16 @@ from picogram.api import assemble
 from picogram.bitstream import MEDIA_TYPE
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
-from picogram.jobs.words import mask_of, plain_description
+from picogram.jobs.words import plain_description
 from picogram.latent.focus import Focus
 from picogram.profiles.hints import Hints
 from picogram.profiles.plain import hints_of, prepared_of
 from picogram.profiles.words import Prepared
-
-_TARGETS = ("bytes", "bpp", "quality")
+from picogram.request import EncodeOptions
 
 
 def handler(jobs: list[Job]) -> list[Outcome]:
-    """Encode each job's payload under its options ``bytes``, ``bpp`` or ``quality``, ``profile``, ``focus_mask`` and
-    ``effort``.
+    """Encode each job's payload under its options, those of ``EncodeOptions.plain``.
 
     Words and hints come from the facts that the step ``lmm:code`` left; facts are updated with what of the words is in
     the file, and which caption was ``heard``.
@@ -33,17 +31,14 @@ def warm_up() -> None:
     """Load the models by coding a small gray picture."""
     from PIL import Image
 
-    assemble(Image.new("RGB", (64, 64), "gray"), Prepared(), profile="base")
+    assemble(Image.new("RGB", (64, 64), "gray"), Prepared(), EncodeOptions())
 
 
 def _encode(job: Job) -> Outcome:
-    targets = {name: job.options[name] for name in _TARGETS if job.options.get(name) is not None}
     try:
-        image = read_image(job.payload)
-        prepared = replace(prepared_of(job.facts.get("choices", [])), hints=_hints(job))
-        effort = job.options.get("effort") or 0
-        profile = job.options.get("profile") or "base"
-        encoded = assemble(image, prepared, profile=profile, effort=effort, **targets)
+        image, options = read_image(job.payload), EncodeOptions.of(job.options)
+        prepared = replace(prepared_of(job.facts.get("choices", [])), hints=_hints(job, options))
+        encoded = assemble(image, prepared, options)
     except Exception as error:
         return error
     description = plain_description(encoded.description) if encoded.description else None
@@ -52,7 +47,7 @@ def _encode(job: Job) -> Outcome:
     return Result(encoded.data, MEDIA_TYPE, facts | {"choices": [], "hints": {}}, encoded.warnings)
 
 
-def _hints(job: Job) -> Hints:
-    """Those that were prepared, and the focus that the caller drew, which needs no models. Raises UsageError."""
-    hints, rows = hints_of(job.facts.get("hints", {})), job.options.get("focus_mask")
-    return hints if rows is None else replace(hints, focus=Focus.of(mask_of(rows, "a focus mask")))
+def _hints(job: Job, options: EncodeOptions) -> Hints:
+    """Those that were prepared, and the focus that the caller drew, which needs no models."""
+    hints, focus = hints_of(job.facts.get("hints", {})), options.focus
+    return hints if focus is None or isinstance(focus, str) else replace(hints, focus=Focus.of(focus))

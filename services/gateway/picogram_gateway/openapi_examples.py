@@ -32,7 +32,7 @@ PROBLEMS: Final[dict[int, list[tuple[str, str, str]]]] = {
         ("not-a-picogram", "Not a picogram", "the file does not start with the magic of a .pico file"),
     ],
     422: [
-        ("usage", "Invalid arguments", "give one of bytes, bpp and quality"),
+        ("usage", "Invalid arguments", "give at most one of bytes, bpp and quality"),
         ("budget-too-small", "Byte budget too small", "the smallest file of this picture has 61 bytes"),
         ("unreadable-image", "Unreadable image", "the image is damaged"),
         ("corrupt-bitstream", "Corrupt bitstream", "the checksum does not match"),

@@ -10,28 +10,25 @@ from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from picogram.diffusion.stages import MAX_GUIDANCE, MAX_SEED
-from picogram.errors import UsageError
+from picogram.errors import UnsupportedProfile, UsageError
 from picogram.images import DEFAULT_LIMITS, MEDIA_TYPES
-from picogram.jobs.words import (
-    MAX_JSON_CHARACTERS,
-    Mask,
-    focus_mask_of_json,
-    objects_of_json,
-    plain_mask,
-    plain_objects,
-)
+from picogram.jobs.words import MAX_JSON_CHARACTERS, focus_mask_of_json, objects_of_json
 from picogram.profiles.drawing import MOST_STEPS
-from picogram.profiles.recipes import (
-    MAX_EFFORT,
-    MAX_FOCUS_CHARACTERS,
-    check_focus,
-    check_words,
-    recipe_to_write,
-)
-from picogram.semantics.description import MAX_CAPTION_CHARACTERS, Region
+from picogram.profiles.recipes import MAX_EFFORT, MAX_FOCUS_CHARACTERS
+from picogram.request import BPP_RANGE, MOST_BYTES, MOST_QUALITY, EncodeOptions
+from picogram.semantics.description import MAX_CAPTION_CHARACTERS
 from picogram_gateway import openapi, openapi_examples
 from picogram_gateway.backends import Backend
 from picogram_gateway.bodies import PICOGRAM, is_image, is_picogram, read_body
@@ -65,17 +62,36 @@ class Arguments(BaseModel):
             ) from error
 
 
+def _bounds(low: float, high: float) -> dict[str, JsonValue]:
+    """For the description alone: ``EncodeOptions`` checks them, with the words that the library and the command use."""
+    return {"minimum": low, "maximum": high}
+
+
 class EncodeQuery(Arguments):
     """How small, or how good (at most one of ``bytes``, ``bpp`` and ``quality``), with which words, and what matters
     most (at most one of ``focus`` and ``focus_mask``)."""
 
+    _plain: dict[str, Any] = PrivateAttr(default_factory=dict)
+
     budget: int | None = Field(
-        None, alias="bytes", ge=1, description="Largest size of the file", examples=[800]
+        None,
+        alias="bytes",
+        description="Largest size of the file",
+        examples=[800],
+        json_schema_extra=_bounds(1, MOST_BYTES),
     )
     bpp: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Largest size in bits per pixel", examples=[0.04]
+        None,
+        description="Largest size in bits per pixel",
+        examples=[0.04],
+        json_schema_extra=_bounds(*BPP_RANGE),
     )
-    quality: float | None = Field(None, ge=0, le=100, description="Quality instead of a size", examples=[35])
+    quality: float | None = Field(
+        None,
+        description="Quality instead of a size",
+        examples=[35],
+        json_schema_extra=_bounds(0, MOST_QUALITY),
+    )
     profile: Literal["base", "stc", "misc", "taco", "sedic"] = Field(
         "base",
         description="`base`: a picture only; `stc`: with a caption; `misc`, `sedic`: with a caption and objects; "
@@ -110,51 +126,32 @@ class EncodeQuery(Arguments):
 
     effort: int = Field(
         0,
-        ge=0,
-        le=MAX_EFFORT,
+        json_schema_extra=_bounds(0, MAX_EFFORT),
         description="1, 2: search longer for a better file of the same size; the format stays the same",
         examples=[1],
     )
 
     @model_validator(mode="after")
-    def _one_target(self) -> Self:
-        if sum(value is not None for value in (self.budget, self.bpp, self.quality)) > 1:
-            raise ValueError("give one of bytes, bpp and quality")
-        return self
-
-    @model_validator(mode="after")
-    def _words_have_a_place(self) -> Self:
+    def _checked(self) -> Self:
         try:
-            check_words(recipe_to_write(self.profile), self.caption, self._regions())
-        except UsageError as error:
-            raise ValueError(str(error)) from error
-        return self
-
-    @model_validator(mode="after")
-    def _one_focus(self) -> Self:
-        if self.focus is not None and self.focus_mask is not None:
-            raise ValueError("give one of focus and focus_mask")
-        try:
-            if self.focus is not None:
-                check_focus(self.focus)
-            self._mask()
-        except UsageError as error:
+            self._plain = self._asked().plain()
+        except (UsageError, UnsupportedProfile) as error:
             raise ValueError(str(error)) from error
         return self
 
     def options(self) -> dict[str, Any]:
-        """Of the job; objects and mask as the plain lists that they are."""
-        objects, mask = self._regions(), self._mask()
-        return self.model_dump(by_alias=True) | {
-            "objects": None if objects is None else plain_objects(objects),
-            "focus_mask": None if mask is None else plain_mask(mask),
-        }
+        """Of the job: those of ``EncodeOptions.plain``."""
+        return self._plain
 
-    def _mask(self) -> Mask | None:
-        return None if self.focus_mask is None else focus_mask_of_json(self.focus_mask)
-
-    def _regions(self) -> tuple[Region, ...] | None:
-        return None if self.objects is None else objects_of_json(self.objects)
+    def _asked(self) -> EncodeOptions:
+        given = self.model_dump(by_alias=True, exclude={"objects", "focus_mask"})
+        objects = None if self.objects is None else objects_of_json(self.objects)
+        if self.focus_mask is None:
+            return EncodeOptions(**given, objects=objects)
+        if self.focus is not None:
+            raise UsageError("give at most one of focus and focus_mask")
+        mask = focus_mask_of_json(self.focus_mask)
+        return EncodeOptions(**given | {"objects": objects, "focus": mask})
 
 
 class DecodeQuery(Arguments):

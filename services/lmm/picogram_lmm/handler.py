@@ -23,10 +23,11 @@ from picogram.bitstream import MEDIA_TYPE, Picogram, parse
 from picogram.errors import PicogramError, UsageError
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
-from picogram.jobs.words import description_of, objects_of, plain_description
+from picogram.jobs.words import description_of, plain_description
 from picogram.profiles.plain import plain_choices, plain_hints
-from picogram.profiles.recipes import Recipe, check_focus, check_words, recipe_to_write
+from picogram.profiles.recipes import recipe_to_write
 from picogram.profiles.words import Encoded, Given, prepare, recode
+from picogram.request import EncodeOptions
 from picogram.semantics.description import MASK_SIDES
 from picogram.semantics.words import ReadText, Words, default_words
 
@@ -76,7 +77,7 @@ class LmmHandler:
         given: dict[str, Given] = {}
         for job in jobs:
             try:
-                given[job.id] = _given(job, recipe)
+                given[job.id] = _given(job)
             except PicogramError as error:
                 outcomes[job.id] = error
         for some, pictures in _with_pictures([job for job in jobs if job.id in given], outcomes):
@@ -152,11 +153,8 @@ def _side(job: Job) -> int:
     return int(job.options.get("mask_side", MASK_SIDES[0]))
 
 
-def _given(job: Job, recipe: Recipe) -> Given:
+def _given(job: Job) -> Given:
     """What the caller says of the picture. Raises UsageError for what cannot be coded."""
-    caption, plain, focus = (job.options.get(name) for name in ("caption", "objects", "focus"))
-    objects = None if plain is None else objects_of(plain)
-    check_words(recipe, caption, objects)
-    if focus is not None:
-        check_focus(focus)
-    return Given(caption, objects, focus)
+    options = EncodeOptions.of({**job.options, "focus_mask": None})  # a map is the encoder's affair
+    assert options.focus is None or isinstance(options.focus, str)  # noqa: S101 - there is no mask left
+    return Given(options.caption, options.objects, options.focus)

@@ -23,6 +23,7 @@ from picogram.diffusion.stages import Stage
 from picogram.profiles.drawing import Drawing, base_picture, finished, plan
 from picogram.profiles.recipes import Recipe
 from picogram.profiles.words import Choice, Prepared
+from picogram.request import EncodeOptions
 from picogram.semantics.description import Description
 from picogram.semantics.words import Words
 
@@ -67,7 +68,7 @@ class Subject:
             return api.encode(self.picture, bytes=budget)
         self.code([said])
         prepared = Prepared((self._choices[said],))
-        encoded = api.assemble(self.picture, prepared, bytes=budget, profile=profile)
+        encoded = api.assemble(self.picture, prepared, EncodeOptions(bytes=budget, profile=profile))
         return api.recode(encoded, words=self._words).data
 
     def draw(self, data: bytes, recipe: Recipe | None, drawn: Description | None, seed: int) -> Drawn:

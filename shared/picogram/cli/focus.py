@@ -19,10 +19,9 @@ from picogram.errors import ImageError, UsageError
 from picogram.images import DEFAULT_LIMITS, read_image
 from picogram.jobs.words import Mask
 from picogram.profiles.recipes import check_focus
+from picogram.ranges import MAX_MAP_SIDE
 
 Weights = npt.NDArray[np.float32]
-MAX_SIDE: Final = 4096
-"""Rows and columns of an image that says where it matters: those that the library takes."""
 MASK_SIDE: Final = 32
 """Of a mask that is sent to a server."""
 
@@ -41,7 +40,7 @@ def given_focus(words: str | None, file: Path | None) -> str | Weights | None:
     if file is None:
         return None
     try:
-        picture = read_image(file, limits=replace(DEFAULT_LIMITS, max_side=MAX_SIDE)).convert("L")
+        picture = read_image(file, limits=replace(DEFAULT_LIMITS, max_side=MAX_MAP_SIDE)).convert("L")
     except (ImageError, UsageError) as error:
         raise UsageError(f"{file}: {error}") from error
     low, high = picture.getextrema()

@@ -43,6 +43,7 @@ from picogram.errors import UsageError
 from picogram.images import MEDIA_TYPES
 from picogram.profiles.drawing import MOST_STEPS, Drawing
 from picogram.profiles.recipes import MAX_EFFORT
+from picogram.request import EncodeOptions
 from picogram.semantics.description import MASK_SIDES
 from picogram.semantics.words import ReadText
 
@@ -148,26 +149,23 @@ def encode(
     api_key_env: ApiKeyName = API_KEY,
 ) -> int:
     """Code images as .pico files. Give at most one of --bytes, --bpp and --quality."""
-    if sum(value is not None for value in (budget, bpp, quality)) > 1:
-        raise UsageError("give at most one of --bytes, --bpp and --quality")
     words, objects = given_caption(caption, caption_file), given_objects(objects_file)
-    place = given_focus(focus, focus_mask)
+    options = EncodeOptions(
+        bytes=budget,
+        bpp=bpp,
+        quality=quality,
+        profile=profile,
+        caption=words,
+        objects=objects,
+        focus=given_focus(focus, focus_mask),
+        effort=effort,
+    )
 
     def encode_one(item: Item) -> None:
         check_target(item.target, overwrite)
         start = time.perf_counter()
         source = sys.stdin.buffer if item.source is None else item.source
-        encoded = by.encode(
-            source,
-            bytes=budget,
-            bpp=bpp,
-            quality=quality,
-            profile=profile,
-            caption=words,
-            objects=objects,
-            focus=place,
-            effort=effort,
-        )
+        encoded = by.encode(source, options)
         data, aside = encoded.data, item.target is None
         write_bytes(item.target, data, overwrite)
         seconds = time.perf_counter() - start

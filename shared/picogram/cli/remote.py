@@ -9,27 +9,29 @@ torch nor models are needed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, Protocol, cast
 
+import numpy as np
 import typer
 
 import picogram
 from picogram.bitstream import parse
 from picogram.cli.batch import missing_extra
-from picogram.cli.focus import Weights, mask_of_weights
+from picogram.cli.focus import mask_of_weights
 from picogram.cli.png_text import with_text
 from picogram.errors import UsageError
 from picogram.images import read_image, write_image
 from picogram.profiles.drawing import Drawing, Told
-from picogram.semantics.description import Description, Region
+from picogram.request import EncodeArguments, EncodeOptions
+from picogram.semantics.description import Description
 from picogram.semantics.words import default_words
 
 if TYPE_CHECKING:
-    from picogram.client import Client, Event
+    from picogram.client import Client, EncodeRequest, Event
 
 Progress = Callable[[float], None]
 """Hears how much of a picture is drawn, 0 to 1."""
@@ -73,19 +75,7 @@ class Drawn:
 class Codec(Protocol):
     """Raises PicogramError for whatever goes wrong."""
 
-    def encode(
-        self,
-        source: Path | BinaryIO,
-        *,
-        bytes: int | None,
-        bpp: float | None,
-        quality: float | None,
-        profile: str,
-        caption: str | None,
-        objects: Sequence[Region] | None,
-        focus: str | Weights | None,
-        effort: int,
-    ) -> Coded: ...
+    def encode(self, source: Path | BinaryIO, options: EncodeOptions) -> Coded: ...
 
     def decode(self, data: bytes, media_type: str, drawing: Drawing, progress: Progress | None) -> Drawn: ...
 
@@ -97,30 +87,8 @@ class Codec(Protocol):
 class Here:
     """The library."""
 
-    def encode(
-        self,
-        source: Path | BinaryIO,
-        *,
-        bytes: int | None,
-        bpp: float | None,
-        quality: float | None,
-        profile: str,
-        caption: str | None,
-        objects: Sequence[Region] | None,
-        focus: str | Weights | None,
-        effort: int,
-    ) -> Coded:
-        encoded = picogram.encode_detailed(
-            source,
-            bytes=bytes,
-            bpp=bpp,
-            quality=quality,
-            profile=profile,
-            caption=caption,
-            objects=objects,
-            focus=focus,
-            effort=effort,
-        )
+    def encode(self, source: Path | BinaryIO, options: EncodeOptions) -> Coded:
+        encoded = picogram.encode_detailed(source, options)
         return Coded(encoded.data, encoded.warnings, encoded.description, encoded.coders, encoded.heard)
 
     def decode(self, data: bytes, media_type: str, drawing: Drawing, progress: Progress | None) -> Drawn:
@@ -144,39 +112,19 @@ class There:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def encode(
-        self,
-        source: Path | BinaryIO,
-        *,
-        bytes: int | None,
-        bpp: float | None,
-        quality: float | None,
-        profile: str,
-        caption: str | None,
-        objects: Sequence[Region] | None,
-        focus: str | Weights | None,
-        effort: int,
-    ) -> Coded:
+    def encode(self, source: Path | BinaryIO, options: EncodeOptions) -> Coded:
         from picogram.semantics.objects import split_objects
         from picogram.text.coder import coder_of
 
-        encoded = self._client.encode(
-            source,
-            bytes=bytes,
-            bpp=bpp,
-            quality=quality,
-            profile=profile,
-            caption=caption,
-            objects=objects,
-            focus=focus if isinstance(focus, str) else None,
-            focus_mask=None if focus is None or isinstance(focus, str) else mask_of_weights(focus),
-            effort=effort,
-        )
+        caption = options.caption
+        encoded = self._client.encode(source, **_request(options))
         # What was given is whole; the answer's headers are not where the caption is long.
         if encoded.caption is None:
             heard = encoded.heard if caption is None or encoded.heard is None else caption
             return Coded(encoded.data, encoded.warnings, heard=heard)
-        description = Description(encoded.caption if caption is None else caption, tuple(objects or ()))
+        description = Description(
+            encoded.caption if caption is None else caption, tuple(options.objects or ())
+        )
         texts = parse(encoded.data).optional
         if "objects" in texts:
             texts = texts | {"objects": split_objects(texts["objects"])[0]}
@@ -205,6 +153,14 @@ class There:
         if not caption.endswith("…"):
             return caption
         return self._client.inspect(data).details["caption"].text or caption
+
+
+def _request(options: EncodeOptions) -> EncodeRequest:
+    """The arguments of a client; weights become a mask. Raises UsageError where that is all of the picture."""
+    given = {name: getattr(options, name) for name in EncodeArguments.__annotations__}
+    if options.focus is not None and not isinstance(options.focus, str):
+        given |= {"focus": None, "focus_mask": mask_of_weights(np.asarray(options.focus, np.float32))}
+    return cast("EncodeRequest", given)
 
 
 @contextmanager

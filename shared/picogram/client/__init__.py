@@ -33,7 +33,7 @@ from picogram.client.errors import (
     UnsupportedMediaType,
 )
 from picogram.client.sync import Client, RemoteJob
-from picogram.client.tasks import DecodeOptions, EncodeOptions
+from picogram.client.tasks import DecodeRequest, EncodeRequest
 from picogram.jobs.state import Event, JobState
 
 __all__ = [
@@ -43,9 +43,9 @@ __all__ = [
     "BodyTooLarge",
     "Client",
     "ConnectionFailed",
-    "DecodeOptions",
+    "DecodeRequest",
     "Decoded",
-    "EncodeOptions",
+    "EncodeRequest",
     "Encoded",
     "Event",
     "JobNotFinished",

@@ -20,7 +20,7 @@ from picogram.client.answers import Decoded, Encoded, reader_of
 from picogram.client.errors import Answer
 from picogram.client.flows import Done, Flow
 from picogram.client.policy import Allowance, Policy
-from picogram.client.tasks import Call, DecodeOptions, EncodeOptions, Task
+from picogram.client.tasks import Call, DecodeRequest, EncodeRequest, Task
 from picogram.errors import PicogramError
 from picogram.jobs.job import Priority
 from picogram.jobs.state import Event, JobState
@@ -62,7 +62,7 @@ class AsyncClient:
         await self._http.aclose()
 
     async def encode(
-        self, source: ImageSource, *, on_progress: OnProgress | None = None, **options: Unpack[EncodeOptions]
+        self, source: ImageSource, *, on_progress: OnProgress | None = None, **options: Unpack[EncodeRequest]
     ) -> Encoded:
         """``Client.encode``."""
         return await self._perform(partial(tasks.encode_task, source, options), on_progress)
@@ -74,7 +74,7 @@ class AsyncClient:
         *,
         on_progress: OnProgress | None = None,
         on_preview: OnPreview | None = None,
-        **options: Unpack[DecodeOptions],
+        **options: Unpack[DecodeRequest],
     ) -> Decoded:
         """``Client.decode``."""
         heard_by = answers.heard_by(on_progress, on_preview)
@@ -109,13 +109,13 @@ class AsyncClient:
         return True
 
     async def submit_encode(
-        self, source: ImageSource, **options: Unpack[EncodeOptions]
+        self, source: ImageSource, **options: Unpack[EncodeRequest]
     ) -> AsyncRemoteJob[Encoded]:
         """``Client.submit_encode``."""
         return await self._submit(partial(tasks.encode_task, source, options))
 
     async def submit_decode(
-        self, data: bytes, media_type: str = "image/png", **options: Unpack[DecodeOptions]
+        self, data: bytes, media_type: str = "image/png", **options: Unpack[DecodeRequest]
     ) -> AsyncRemoteJob[Decoded]:
         """``Client.submit_decode``."""
         return await self._submit(partial(tasks.decode_task, data, media_type, options))

@@ -20,7 +20,7 @@ from picogram.client.answers import Decoded, Encoded, reader_of
 from picogram.client.errors import Answer
 from picogram.client.flows import Done, Flow
 from picogram.client.policy import Allowance, Policy
-from picogram.client.tasks import Call, DecodeOptions, EncodeOptions, Task
+from picogram.client.tasks import Call, DecodeRequest, EncodeRequest, Task
 from picogram.errors import PicogramError
 from picogram.jobs.job import Priority
 from picogram.jobs.state import Event, JobState
@@ -70,9 +70,9 @@ class Client:
         self._http.close()
 
     def encode(
-        self, source: ImageSource, *, on_progress: OnProgress | None = None, **options: Unpack[EncodeOptions]
+        self, source: ImageSource, *, on_progress: OnProgress | None = None, **options: Unpack[EncodeRequest]
     ) -> Encoded:
-        """Code an image, from a path, bytes, a file, a PIL image or an array. ``options``: see EncodeOptions.
+        """Code an image, from a path, bytes, a file, a PIL image or an array. ``options``: see EncodeRequest.
 
         ``on_progress`` gets every event of the job. What it raises ends the call, and the job is given up.
         """
@@ -85,11 +85,11 @@ class Client:
         *,
         on_progress: OnProgress | None = None,
         on_preview: OnPreview | None = None,
-        **options: Unpack[DecodeOptions],
+        **options: Unpack[DecodeRequest],
     ) -> Decoded:
         """The picture of a ``.pico`` file, as a file of ``media_type``: image/png, webp, avif or jpeg.
 
-        ``options``: see DecodeOptions. ``on_preview`` gets the base picture, small, before anything is imagined;
+        ``options``: see DecodeRequest. ``on_preview`` gets the base picture, small, before anything is imagined;
         ``on_progress`` the other events.
         """
         heard_by = answers.heard_by(on_progress, on_preview)
@@ -123,12 +123,12 @@ class Client:
             return False
         return True
 
-    def submit_encode(self, source: ImageSource, **options: Unpack[EncodeOptions]) -> RemoteJob[Encoded]:
+    def submit_encode(self, source: ImageSource, **options: Unpack[EncodeRequest]) -> RemoteJob[Encoded]:
         """Start what ``encode`` does, and go on."""
         return self._submit(tasks.encode_task(source, options))
 
     def submit_decode(
-        self, data: bytes, media_type: str = "image/png", **options: Unpack[DecodeOptions]
+        self, data: bytes, media_type: str = "image/png", **options: Unpack[DecodeRequest]
     ) -> RemoteJob[Decoded]:
         """Start what ``decode`` does, and go on."""
         return self._submit(tasks.decode_task(data, media_type, options))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 from urllib.parse import quote
@@ -29,36 +29,25 @@ from picogram.client.errors import Answer
 from picogram.client.sources import image_bytes
 from picogram.errors import LimitExceeded, NotAPicogram, UsageError
 from picogram.jobs.job import Priority
-from picogram.jobs.words import check_focus_mask, mask_of, plain_mask, plain_objects
+from picogram.jobs.words import check_focus_mask, mask_of, plain_mask
 from picogram.profiles.drawing import Drawing
-from picogram.profiles.recipes import check_effort, check_focus
-from picogram.semantics.description import MASK_SIDES, Description, Region
+from picogram.request import EncodeArguments, EncodeOptions
+from picogram.semantics.description import MASK_SIDES, Description
 
 T = TypeVar("T")
 _DRAWING = ("steps", "guidance", "seed")
+_IN_FORM = ("caption", "objects", "focus", "focus_mask")
 
 
-class EncodeOptions(TypedDict, total=False):
-    """At most one of ``bytes``, ``bpp`` and ``quality`` (0 to 100; default 35); profile "base", "stc", "misc", "taco" or
-    "sedic"; a caption, and objects for "misc" and "sedic", by default the captioner's ("taco": the encoder listens to the
-    caption, which is not in the file; "": to none); priority "high" or "normal".
+class EncodeRequest(EncodeArguments, total=False):
+    """The fields of ``picogram.EncodeOptions``; ``focus_mask``, instead of a focus in words: where what matters most is,
+    a square array of bools over the whole picture, side 8, 16, 32 or 64; priority "high" or "normal"."""
 
-    ``focus``: words for what matters most; or else ``focus_mask``: where that is, a square array of bools over the whole
-    picture, side 8, 16, 32 or 64. ``effort`` 0 to 2, default 0: how long the encoder searches for a better file."""
-
-    bytes: int | None
-    bpp: float | None
-    quality: float | None
-    profile: str
-    caption: str | None
-    objects: Sequence[Region] | None
-    focus: str | None
     focus_mask: npt.ArrayLike | None
-    effort: int
-    priority: Priority
+    priority: Priority | None
 
 
-class DecodeOptions(TypedDict, total=False):
+class DecodeRequest(TypedDict, total=False):
     """``steps`` of the last pass, 0 to 50 (0: the base picture, nothing imagined), and ``guidance``, 0 to 20, by default
     the profile's; ``seed``, 0 to 2**32 - 1, default 0: the same gives the same picture; priority "high" or "normal"."""
 
@@ -91,24 +80,31 @@ class Task(Generic[T]):
     read: Callable[[Answer], T]
 
 
-def encode_task(source: ImageSource, options: EncodeOptions) -> Task[Encoded]:
+def encode_task(source: ImageSource, request: EncodeRequest) -> Task[Encoded]:
     """Raises UsageError, UnreadableImage and ImageTooLarge for what need not be sent to be refused."""
     data, media_type = image_bytes(source)
-    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
-    priority = given.pop("priority", None)
-    check_effort(given.get("effort", 0))
-    if not given.get("effort"):
-        given.pop("effort", None)  # what every server does
-    fields = _words(given.pop("caption", None), given.pop("objects", None))
-    fields |= _focus(given.pop("focus", None), given.pop("focus_mask", None))
-    params = {key: str(value) for key, value in given.items()}
+    given: dict[str, Any] = {key: value for key, value in request.items() if value is not None}
+    priority, mask = given.pop("priority", None), given.pop("focus_mask", None)
+    if mask is not None:
+        if "focus" in given:
+            raise UsageError("give at most one of focus and focus_mask")
+        given["focus"] = _checked_mask(mask)
+    plain = EncodeOptions(**given).plain()
+    if not plain["effort"]:
+        plain["effort"] = None  # what every server does
+    if "profile" not in given:
+        plain["profile"] = None
+    told = {key: value for key, value in plain.items() if value is not None}
+    fields = {key: told.pop(key) for key in _IN_FORM if key in told}
+    params = {key: str(value) for key, value in told.items()}
     if fields:
         # In a form: they might not fit a URL.
-        data, media_type = _form(data, fields)
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in fields.items()}
+        data, media_type = _form(data, texts)
     return Task(_post("/v1/encode", data, media_type, params, priority), read_encoded)
 
 
-def decode_task(data: bytes, media_type: str, options: DecodeOptions) -> Task[Decoded]:
+def decode_task(data: bytes, media_type: str, options: DecodeRequest) -> Task[Decoded]:
     """Raises UsageError, NotAPicogram and LimitExceeded for what need not be sent to be refused."""
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     priority = given.pop("priority", None)
@@ -148,28 +144,13 @@ def _post(
     return Call("POST", path, params or {}, headers, content)
 
 
-def _words(caption: str | None, objects: Sequence[Region] | None) -> dict[str, str]:
-    """Form fields for words that are given. Raises UsageError for what no file can hold."""
-    description = Description(caption or "", tuple(objects or ()))
-    fields = {} if caption is None else {"caption": caption}
-    return fields if objects is None else fields | {"objects": json.dumps(plain_objects(description.objects))}
-
-
-def _focus(words: str | None, mask: npt.ArrayLike | None) -> dict[str, str]:
-    """The form field for what matters most, if it is given. Raises UsageError for what no server takes."""
-    if words is not None and mask is not None:
-        raise UsageError("give at most one of focus and focus_mask")
-    if words is not None:
-        check_focus(words)
-        return {"focus": words}
-    if mask is None:
-        return {}
+def _checked_mask(mask: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Raises UsageError for what no server takes."""
     cells = np.asarray(mask)
     if cells.dtype != np.bool_ or cells.ndim != 2:
         raise UsageError("a focus mask is a square array of bools")
-    rows = plain_mask(cells)
-    check_focus_mask(mask_of(rows, "a focus mask"))
-    return {"focus_mask": json.dumps(rows)}
+    check_focus_mask(mask_of(plain_mask(cells), "a focus mask"))
+    return cells
 
 
 def _form(image: bytes, fields: Mapping[str, str]) -> tuple[bytes, str]:

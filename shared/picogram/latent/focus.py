@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from picogram.errors import UsageError
+from picogram.ranges import weights_map
 
 OUTSIDE: Final = 0.4
 """Dead zone outside the focus, in steps."""
@@ -29,8 +29,6 @@ SOFTENING: Final = 1.5
 """Standard deviation in pixels of the blur outside."""
 IMPORTANCE: Final = 0.3
 """Of what a decoded picture is like outside, where the encoder looks at it; inside it is 1."""
-MAX_SIDE: Final = 4096
-"""Rows and columns of a map; far finer than anything that it changes."""
 
 Map = npt.NDArray[np.float32]
 
@@ -44,17 +42,7 @@ class Focus:
     @classmethod
     def of(cls, weights: npt.ArrayLike) -> Focus:
         """From anything like a mask or a map. Raises UsageError for what is none, or has nothing or all in focus."""
-        try:
-            found = np.asarray(weights, np.float32)
-        except (TypeError, ValueError) as error:
-            raise UsageError("a focus is words, or a map of numbers") from error
-        if found.ndim != 2 or not 1 <= min(found.shape) <= max(found.shape) <= MAX_SIDE:
-            raise UsageError(f"a focus map has rows and columns, 1 to {MAX_SIDE} of each")
-        if not (np.isfinite(found).all() and found.min() >= 0 and found.max() <= 1):
-            raise UsageError("a focus map has weights from 0 to 1")
-        if found.min() == found.max():
-            raise UsageError("a focus map tells nothing: all of its weights are the same")
-        return cls(np.ascontiguousarray(found))
+        return cls(weights_map(weights))
 
     def dead_zone(self, rows: int, cols: int) -> Tensor:
         """``[rows * cols] float64`` of a latent of that size, in steps."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from picogram.bitstream import Picogram, Profile
 from picogram.errors import UnsupportedProfile, UsageError
-from picogram.ranges import check_whole
 from picogram.semantics.description import Description, Region
 
 
@@ -87,11 +86,6 @@ def check_words(recipe: Recipe, caption: str | None, objects: Sequence[Region] |
             sides = ", ".join(map(str, recipe.mask_sides))
             raise UsageError(f"masks of profile {recipe.name} have a side of {sides}, not {len(region.mask)}")
     Description(caption or "", objects)
-
-
-def check_effort(effort: int) -> None:
-    """UsageError for what is no effort."""
-    check_whole("effort", effort, 0, MAX_EFFORT)
 
 
 def check_focus(words: str) -> None:
