@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import picogram_encoder.handler as encoder
 from picogram.api import assemble
 from picogram.bitstream import parse
 from picogram.cli.main import main
-from picogram.errors import UsageError
+from picogram.errors import JobCanceled, UsageError
 from picogram.jobs import Job, Result
 from picogram.latent import effort as search
 from picogram.latent.codec import load_codec
@@ -273,3 +273,21 @@ def test_the_command_line_asks_a_server_for_it(tmp_path: Path, small: Image.Imag
     with listening(workers.backend) as url:
         assert main(["encode", str(source), "--effort", "1", "--server", url]) == 0
     assert [options["effort"] for options in workers.options] == [1]
+
+
+def test_a_job_that_nobody_wants_ends_at_the_next_pass(small: Image.Image) -> None:
+    """Else a canceled search would keep its worker for minutes."""
+    body, seen = io.BytesIO(), list[float]()
+    small.save(body, "PNG")
+    job = Job("encode", body.getvalue(), ("encoder",), {"bytes": BUDGET, "effort": 2})
+
+    def listen(name: str, facts: Mapping[str, Any]) -> None:
+        seen.append(facts["fraction"])
+        if len(seen) == 2:
+            job.control.cancel()
+
+    job.control.listen(listen)
+    (outcome,) = encoder.handler([job])
+    assert isinstance(outcome, JobCanceled)
+    assert seen == [0.0, seen[1]]
+    assert 0 < seen[1] < 1

@@ -33,7 +33,6 @@ from picogram.latent.focus import Focus
 from picogram.models import store
 from picogram.profiles.plain import hints_of, plain_hints
 from picogram.profiles.words import Encoded, Prepared
-from picogram.request import EncodeOptions
 from picogram.semantics.description import Description
 from picogram_encoder import handler as encoder
 from picogram_gateway.app import create_app
@@ -190,9 +189,9 @@ def test_hints_travel_to_the_encoder_and_no_further(
 ) -> None:
     prepared: list[Prepared] = []
 
-    def assemble(picture: Image.Image, given: Prepared, options: EncodeOptions) -> Encoded:
+    def assemble(picture: Image.Image, given: Prepared, *more: Any) -> Encoded:
         prepared.append(given)
-        return picogram.api.assemble(picture, given, options)
+        return picogram.api.assemble(picture, given, *more)
 
     monkeypatch.setattr(encoder, "assemble", assemble)
     job = coding(png(photo), caption="A red boat.", focus="the boat", bytes=300)

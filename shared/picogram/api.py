@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
@@ -153,8 +153,15 @@ def prepare(
     return steps.prepare([_read(i) for i in images], given, recipe, words or default_words())
 
 
-def assemble(image: ImageSource, prepared: Prepared, options: EncodeOptions) -> Encoded:
+def assemble(
+    image: ImageSource,
+    prepared: Prepared,
+    options: EncodeOptions,
+    watch: Callable[[float], None] | None = None,
+) -> Encoded:
     """The file of an image whose words are ready. Loads no language model.
+
+    ``watch`` hears how much of the search that ``effort`` asks for is done, 0 to 1, and may stop it by raising.
 
     Raises what ``encode`` does for bad images, BudgetTooSmall if words that were given do not fit.
     """
@@ -165,7 +172,9 @@ def assemble(image: ImageSource, prepared: Prepared, options: EncodeOptions) -> 
         budget = math.floor(options.bpp * picture.width * picture.height / 8)
     quality = DEFAULT_QUALITY if options.quality is None else options.quality
     rate = round(quality / 100 * FINEST_RATE)
-    return steps.assemble(picture, prepared, options.recipe, budget=budget, rate=rate, effort=options.effort)
+    return steps.assemble(
+        picture, prepared, options.recipe, budget=budget, rate=rate, effort=options.effort, watch=watch
+    )
 
 
 def recode(encoded: Encoded, *, words: Words | None = None) -> Encoded:

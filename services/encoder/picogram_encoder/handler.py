@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from picogram.api import assemble
@@ -38,13 +39,23 @@ def _encode(job: Job) -> Outcome:
     try:
         image, options = read_image(job.payload), EncodeOptions.of(job.options)
         prepared = replace(prepared_of(job.facts.get("choices", [])), hints=_hints(job, options))
-        encoded = assemble(image, prepared, options)
+        encoded = assemble(image, prepared, options, _watch(job))
     except Exception as error:
         return error
     description = plain_description(encoded.description) if encoded.description else None
     facts: dict[str, object] = {"description": description, "coders": encoded.coders, "heard": encoded.heard}
     # What has done its work does not travel on.
     return Result(encoded.data, MEDIA_TYPE, facts | {"choices": [], "hints": {}}, encoded.warnings)
+
+
+def _watch(job: Job) -> Callable[[float], None]:
+    """Passes on how far the search is, and asks whether anybody wants the job still. Raises JobCanceled."""
+
+    def tell(fraction: float) -> None:
+        job.control.progress(fraction)
+        job.control.check()
+
+    return tell
 
 
 def _hints(job: Job, options: EncodeOptions) -> Hints:

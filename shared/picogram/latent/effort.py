@@ -14,7 +14,7 @@ and whether it was good is seen. Nothing is random.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -91,13 +91,14 @@ class Refinement:
     ) -> None:
         """``reach [64]``: of the tables; ``picture [16 h, 16 w, 3]``; ``start``: decoded ``y`` and ``z`` in steps;
         ``halo``: positions that the synthesis sees in each direction; ``importance [1, 1, h, w]``: of each position's
-        distance, None: all alike."""
+        distance, None: all alike. ``watch``, to be set, is called before each pass and may raise."""
         self.net, self.prior, self.picture, self.importance = net, prior, picture, importance
         self.halo = -(-halo // HYPER_FACTOR)
         self.reach = torch.tensor(reach, dtype=torch.float32)
         self.position = torch.tensor([rate / (RATE_COUNT - 1)])
         self.gain = net.gain(self.position)
         self.price = PRICE
+        self.watch: Callable[[], None] = lambda: None
         self.share: float | None = None
         self.y, self.z = (part.float() for part in start)
         with torch.no_grad():
@@ -202,6 +203,7 @@ class _Window:
         refused = ~self.kept.expand_as(residuals)
         bend = 0.5 * curvature / self.whole.gain.square()
         for _ in range(passes):
+            self.whole.watch()
             leaf = residuals.clone().requires_grad_()
             losses, indices = self.loss(leaf)
             (slope,) = torch.autograd.grad(losses.sum(), leaf)

@@ -19,7 +19,7 @@ from picogram.bitstream import Header, Picogram, parse, serialise
 from picogram.bitstream.container import MAX_HALVINGS, write_varint
 from picogram.errors import BudgetTooSmall
 from picogram.latent.codec import Analysed, PhotoCodec, load_codec
-from picogram.latent.effort import Refined, passes_of
+from picogram.latent.effort import WHOLE, Refined, passes_of
 from picogram.latent.exact_prior import RATE_COUNT
 from picogram.profiles.hints import Hints
 from picogram.profiles.recipes import BASE, Recipe
@@ -33,14 +33,21 @@ _SHRINK_BELOW = 2
 """A picture is halved when its budget only reaches rate indices under this at the larger size."""
 
 
+Watch = Callable[[float], None]
+
+
 @dataclass(frozen=True)
 class Order:
-    """What is to be written: ``words`` are ready sections by name, ``hints`` shape the latent, ``effort`` is 0 to 2."""
+    """What is to be written: ``words`` are ready sections by name, ``hints`` shape the latent, ``effort`` is 0 to 2.
+
+    ``watch`` hears before each pass of a search how much of it is done, 0 to 1, and may stop it by raising.
+    """
 
     recipe: Recipe = BASE
     words: Mapping[str, bytes] = field(default_factory=dict)
     hints: Hints = field(default_factory=Hints)
     effort: int = 0
+    watch: Watch | None = None
 
 
 _PLAIN = Order()
@@ -79,7 +86,7 @@ def encode_quality(picture: Image.Image, rate: int, order: Order = _PLAIN) -> by
     """Code an RGB picture at a rate index 0..255."""
     candidate = _candidate(picture, 0, order)
     plain = candidate.file(rate)
-    return _searched(candidate, plain, len(plain), order.effort)
+    return _searched(candidate, plain, len(plain), order)
 
 
 def encode_within(picture: Image.Image, budget: int, order: Order = _PLAIN) -> bytes:
@@ -94,27 +101,30 @@ def encode_within(picture: Image.Image, budget: int, order: Order = _PLAIN) -> b
         if rate is not None and (rate >= _SHRINK_BELOW or halvings == MAX_HALVINGS):
             found = _largest_file(candidate, rate, budget)
             if found is not None:
-                return _searched(candidate, found, budget, order.effort)
+                return _searched(candidate, found, budget, order)
     smallest = candidate.file(0)
     if len(smallest) > budget:
         raise BudgetTooSmall(f"no file of this picture fits {budget} bytes; the smallest has {len(smallest)}")
     return smallest
 
 
-def _searched(candidate: _Candidate, plain: bytes, budget: int, effort: int) -> bytes:
+def _searched(candidate: _Candidate, plain: bytes, budget: int, order: Order) -> bytes:
     """The best file of at most ``budget`` bytes at the rate of ``plain``, which fits: by the search's loss.
 
     The integers that are found hardly change with the rate, so that no rate makes them fit. Instead the search goes on
     at another price of the distance, lower where the file is too large.
     """
-    passes = passes_of(effort, candidate.pixels)
+    passes = passes_of(order.effort, candidate.pixels)
     if not passes:
         return plain
     codec, section = candidate.codec, parse(plain).latent
     search = codec.refinement(candidate.analysed, section[0])
+    if order.watch:
+        search.watch = _counted(order.watch, passes)
     best, lowest = plain, search.loss(*codec.latent(section, *candidate.header.coded_size), 1.0)
     share = -(-passes // _ROUNDS)
-    shares = [share] * min(_ROUNDS, passes) + ([_AGAIN] * _TRIMS if share > 1 else [1])
+    trims = _TRIMS if candidate.pixels <= WHOLE else max(1, min(_TRIMS, passes // 4))
+    shares = [share] * min(_ROUNDS, passes) + ([_AGAIN] * trims if share > 1 else [1])
     for number, share in enumerate(shares):
         if number >= min(_ROUNDS, passes) and best is not plain:
             break
@@ -126,6 +136,16 @@ def _searched(candidate: _Candidate, plain: bytes, budget: int, effort: int) -> 
         room = budget - len(file) + len(found)
         search.steer(_AIM * room / len(found))
     return best
+
+
+def _counted(watch: Watch, passes: int) -> Callable[[], None]:
+    """Tells how much is done before each pass; those that trim the file come at the end."""
+    done = iter(range(10**9))
+
+    def tell() -> None:
+        watch(min(0.99, next(done) / passes))
+
+    return tell
 
 
 def words_size(words: Mapping[str, bytes]) -> int:

@@ -148,12 +148,13 @@ def assemble(
     budget: int | None,
     rate: int,
     effort: int = 0,
+    watch: base.Watch | None = None,
 ) -> Encoded:
-    """The file of an RGB picture: within ``budget`` bytes, or without one at ``rate`` 0..255.
+    """The file of an RGB picture: within ``budget`` bytes, or without one at ``rate`` 0..255. ``watch``: see ``Order``.
 
     Raises BudgetTooSmall, which names the smallest size that would do, if words that were given leave too little.
     """
-    warnings, shape = [*prepared.warnings], (prepared.hints, effort)
+    warnings, shape = [*prepared.warnings], (prepared.hints, effort, watch)
     *optional, last = prepared.choices
     problem = ""
     for choice in optional:
@@ -256,10 +257,11 @@ def _encoded(
     warnings: Sequence[str],
     hints: Hints,
     effort: int,
+    watch: base.Watch | None,
 ) -> Encoded:
     words = choice.sections.optional
     chosen = recipe if all(name in words for name in recipe.required) else BASE
-    order = base.Order(chosen, words, hints, effort)
+    order = base.Order(chosen, words, hints, effort, watch)
     data = (
         base.encode_quality(picture, rate, order)
         if budget is None
