@@ -19,8 +19,9 @@ from typing import Any
 import torch
 
 from picogram.models import DEFAULT_LATENT, latent_weights
-from training.engine import Engine, Phase
+from training.engine import Engine
 from training.latent.task import LatentTask, bank, device_of, made
+from training.phases import Phase
 
 BEFORE = {"mse": 60, "lpips_alex": 1.3, "lpips_vgg": 0.5, "dists": 1.5, "vgg_crop": 96, "vgg_share": 0.5}
 STAGE_A = {"mse": 150, "lpips_alex": 1}

@@ -17,7 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from training.engine import Engine, Every, Phase, Task, Weights, read_phases, scaled, weights_of
+from training.engine import Engine, Every, Task, Weights, weights_of
+from training.phases import Phase, read_phases, scaled
 
 PHASES = [
     Phase(batch=4, steps=3, lr=0.05, lr_end=0.01, warmup=2, ema=0.8),
@@ -334,3 +335,26 @@ def test_what_only_some_steps_report_is_averaged_over_these(tmp_path: Path) -> N
     (row,) = lines(tmp_path)
     assert row["rare"] == 3.0
     assert row["norm"] > 0
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        ({"batch": 2, "samples": -8}, "samples or steps"),
+        ({"batch": 0, "steps": 1}, "one sample at least"),
+        ({"batch": 2, "steps": 1, "freeze": "weight"}, "list of names"),
+        ({"batch": 2, "steps": 1, "arc": [0]}, "a start and an end"),
+    ],
+)
+def test_a_phase_that_cannot_be_is_refused(raw: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Phase.of(raw)
+
+
+def test_a_log_whose_last_line_was_cut_does_not_stop_a_run(tmp_path: Path) -> None:
+    engine(tmp_path).run()
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 3, "min')
+    again = engine(tmp_path)
+    assert again.step > 0
+    assert all(json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())

@@ -25,9 +25,10 @@ from picogram.latent.codec import PhotoCodec
 from picogram.latent.guide import Guide
 from picogram.latent.model import LatentCodec
 from picogram.semantics.joint import JointHeads
-from training.engine import Engine, Phase, read_phases
+from training.engine import Engine
 from training.latent.export import export
 from training.latent.task import bank, made
+from training.phases import Phase, read_phases
 from training.taco.data import Captioned, without_some
 from training.taco.losses import contrast, drift
 from training.taco.pack import HEIGHT, WIDTH, pack

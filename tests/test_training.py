@@ -8,6 +8,7 @@ import io
 import json
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,13 @@ from picogram.latent.prior import Prior, PriorConfig, bounded
 from picogram.latent.transforms import interpolate_anchors, klt_of_patches
 from picogram.models import DEFAULT_LATENT, latent_weights
 from training import carrier
-from training.engine import Engine, read_phases, weights_of
+from training.engine import Engine, weights_of
 from training.latent.export import counts_of, export, load_checkpoint, progress
 from training.latent.lent import main as lent_main
 from training.latent.losses import Distortion, LossWeights
 from training.latent.task import LatentTask, bank, made
 from training.latent.train import engine_of, parser, task_of
+from training.phases import Phase, read_phases
 from training.photos import unpack
 
 CPU = torch.device("cpu")
@@ -132,6 +134,56 @@ def test_without_a_start_a_run_begins_with_a_linear_transform_of_the_photographs
         decoded, bits = model(x, torch.tensor([1.0]), noisy=False)
     assert float((x - decoded).square().mean()) < 0.5 * float(x.var())
     assert torch.isfinite(bits).all()
+
+
+def test_all_phases_are_checked_before_the_first_begins(photos: Path, tmp_path: Path) -> None:
+    task = LatentTask(made({}, None, bank(photos, CPU, 1)), bank(photos, CPU, 1), tmp_path)
+    good = Phase(2, steps=1, settings={"crop": 64, "loss": {"lpips_alex": 0}})
+    for bad, told in (
+        (replace(good, settings={"cropp": 64}), "cropp"),
+        (replace(good, settings={"loss": {"msee": 1}}), "msee"),
+        (replace(good, settings={"crop": 100}), "multiples of 64"),
+        (replace(good, freeze=("analysys",)), "nothing to freeze"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=told):
+            Engine(task, [good, bad], tmp_path / "run")
+
+
+def test_a_recipe_with_a_slip_of_the_pen_is_refused(recipe: Path, photos: Path, tmp_path: Path) -> None:
+    good = json.loads(recipe.read_text())
+    for bad, told in (
+        (good | {"modle": {}}, "no 'modle'"),
+        (good | {"model": {"transform": TRUNK}}, "no 'transform'"),
+    ):
+        recipe.write_text(json.dumps(bad))
+        with pytest.raises(SystemExit, match=told):
+            run_of(recipe, photos, tmp_path / "run")
+
+
+def test_photographs_are_not_lost_by_a_load_that_has_none(photos: Path, tmp_path: Path) -> None:
+    before = (photos / "photos.u8").read_bytes()
+    with pytest.raises(SystemExit, match="has no photos"):
+        unpack(tmp_path, photos, processes=1)
+    assert (photos / "photos.u8").read_bytes() == before
+    short = tmp_path / "short"
+    short.mkdir()
+    (short / "photos.json").write_bytes((photos / "photos.json").read_bytes())
+    (short / "photos.u8").write_bytes(before[:-1])
+    with pytest.raises(SystemExit, match="unpack the photographs again"):
+        bank(short, CPU, 1)
+
+
+def test_parts_that_are_missing_leave_the_target_alone(tmp_path: Path) -> None:
+    target = tmp_path / "average.safetensors"
+    target.write_bytes(b"kept")
+    for names in ((), ("average.1",), ("average.0", "average.2")):
+        folder = tmp_path / f"parts{len(names)}"
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            (folder / name).write_bytes(b"x")
+        with pytest.raises(SystemExit, match="all parts"):
+            carrier.join(folder, "average", target)
+    assert target.read_bytes() == b"kept"
 
 
 def test_a_phase_without_a_gradient_for_the_codec_moves_the_prior_alone(photos: Path, tmp_path: Path) -> None:

@@ -31,9 +31,10 @@ from picogram.latent.transforms import TransformConfig
 from picogram.models import DEFAULT_LATENT, latent_weights
 from training.diffusion.lent import random_judges
 from training.diffusion.task import DiffusionTask
-from training.engine import Phase, Task
+from training.engine import Task
 from training.frozen import FrozenCodec
 from training.latent.task import LatentTask
+from training.phases import Phase
 from training.photos import PhotoBank
 from training.taco.data import Captioned
 from training.taco.pack import HEIGHT, WIDTH

@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 
 from picogram.text.lm.model import KEY_BITS, VALUE_BITS
 from training.command import Recipe
-from training.engine import Engine, Every, Phase, Task, weights_of
+from training.engine import Engine, Every, Task, weights_of
+from training.phases import Phase
 from training.words.data import Batches, Shuffled, tokenise
 from training.words.export_captioner import pack
 from training.words.export_text import pack_prompt

@@ -25,7 +25,8 @@ import torch
 from safetensors.torch import load_file
 
 from picogram.metrics.perceptual import load_arrays
-from training.engine import Engine, Phase, scaled
+from training.engine import Engine
+from training.phases import Phase, scaled
 from training.photos import unpack
 
 PART_BYTES = 15 * 2**20
@@ -69,7 +70,9 @@ def pack_judges(metrics: Path, out: Path, names: Sequence[str] = JUDGES) -> None
 def split_photos(source: Path, loads: Sequence[Path], sizes: Sequence[float]) -> None:
     """The photographs of a tar, shuffled, into ``photos-N.tar`` of each load, up to so many bytes."""
     with tarfile.open(source) as tar:
-        members = tar.getmembers()
+        members = [m for m in tar.getmembers() if m.isfile()]
+        if not members:
+            raise SystemExit(f"{source} has no photographs")
         random.Random(1).shuffle(members)
         for number, (load, size) in enumerate(zip(loads, sizes, strict=True)):
             with tarfile.open(load / f"photos-{number}.tar", "w") as out:
@@ -153,6 +156,8 @@ def parts(path: Path, out: Path) -> None:
 def join(folder: Path, name: str, out: Path) -> Mapping[str, torch.Tensor]:
     """Parts to the file that they were; its tensors."""
     numbered = sorted(folder.glob(f"{name}.[0-9]*"), key=lambda p: int(p.suffix[1:]))
+    if [int(p.suffix[1:]) for p in numbered] != list(range(len(numbered))) or not numbered:
+        raise SystemExit(f"{folder} does not hold all parts of {name}: {[p.name for p in numbered]}")
     out.write_bytes(b"".join(p.read_bytes() for p in numbered))
     return load_file(out)
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from training.engine import Engine, Every, Phase, Task, read_phases, scaled
+from training.engine import Engine, Every, Task
+from training.phases import Phase, read_phases, scaled
 
 
 @dataclass(frozen=True)

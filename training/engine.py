@@ -20,7 +20,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,70 +30,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from training.phases import Phase
+
 Weights = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One stretch of training with fixed settings.
-
-    ``samples`` or ``steps``: how long, one of both; ``batch`` samples a step. The learning rate rises over ``warmup``
-    steps, and falls on a cosine from ``lr`` to ``lr_end`` (None: stays). ``arc``: the part of that cosine that the phase
-    runs through, 0..1, for a cosine that several phases share. ``clip``: largest norm of the gradient; ``ema``: decay of
-    the averaged weights (0: they are the last ones). ``from_average``: the phase starts from the averaged weights.
-    ``freeze``: parameters that start with one of these names do not learn. ``settings``: the task's.
-    """
-
-    batch: int
-    samples: int = 0
-    steps: int = 0
-    lr: float = 4e-4
-    lr_end: float | None = None
-    arc: tuple[float, float] = (0.0, 1.0)
-    warmup: int = 100
-    clip: float = 1.0
-    ema: float = 0.999
-    from_average: bool = False
-    freeze: tuple[str, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if bool(self.samples) == bool(self.steps):
-            raise ValueError("a phase has samples or steps, one of both")
-        for name in ("arc", "freeze"):  # JSON has no tuples
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> Phase:
-        """From JSON. Raises TypeError or ValueError for what is no phase."""
-        return cls(**raw)
-
-    @property
-    def length(self) -> int:
-        """In steps."""
-        return self.steps or max(1, math.ceil(self.samples / self.batch))
-
-    def rate(self, done: int, warm: int) -> float:
-        """The learning rate ``done`` steps into the phase, ``warm`` steps after the optimiser last started cold."""
-        rise = min(1.0, (min(done, warm) + 1) / max(1, self.warmup))
-        if self.lr_end is None:
-            return self.lr * rise
-        first, last = self.arc
-        place = first + (last - first) * min(1.0, done / self.length)
-        return rise * (self.lr_end + (self.lr - self.lr_end) * 0.5 * (1 + math.cos(math.pi * place)))
-
-
-def read_phases(path: Path) -> list[Phase]:
-    """The phases of a recipe. Raises TypeError or ValueError for one that has other fields."""
-    return [Phase.of(raw) for raw in json.loads(path.read_text())["phases"]]
-
-
-def scaled(phases: Sequence[Phase], samples: int) -> list[Phase]:
-    """The same recipe in ``samples`` altogether, each phase with its share: what a machine lent by the minute can do."""
-    total = sum(p.length * p.batch for p in phases)
-    return [
-        replace(p, steps=0, samples=max(p.batch, round(p.length * p.batch * samples / total))) for p in phases
-    ]
 
 
 class Task(ABC):
@@ -111,6 +50,9 @@ class Task(ABC):
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.groups(), lr=1.0, weight_decay=0.0, fused=True)
+
+    def check(self, phase: Phase) -> None:  # noqa: B027 - as below
+        """Raises TypeError or ValueError for settings that the task does not have: before a run, not hours into it."""
 
     def begin(self, phase: Phase) -> None:  # noqa: B027 - most tasks have nothing to set
         """A phase starts, or goes on after a restart."""
@@ -182,6 +124,8 @@ class Engine:
     ) -> None:
         """``light``: keep averaged weights only, no checkpoint. A checkpoint in ``out`` is continued."""
         self.task, self.phases, self.out = task, list(phases), out
+        for phase in self.phases:
+            self._check(phase)
         self.every, self.light = every or Every(), light
         self.average = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
         self.optimiser = task.optimiser()
@@ -230,7 +174,10 @@ class Engine:
         log = self.out / "log.jsonl"
         if log.exists():
             lines = log.read_text().splitlines(keepends=True)
-            log.write_text("".join(line for line in lines if json.loads(line)["step"] <= self.step))
+            whole = [line for line in lines if line.endswith("\n")]  # a last one may have been cut
+            scratch = log.with_suffix(".part")
+            scratch.write_text("".join(line for line in whole if json.loads(line)["step"] <= self.step))
+            scratch.replace(log)
 
     def save(self) -> None:
         """Write the averaged weights and, unless the run is light, the whole state beside the old one, then swap."""
@@ -296,8 +243,16 @@ class Engine:
         if len(self.phases) > 1:
             self.write(f"phase-{self.phase}.safetensors", self.average)
         self.phase, self.phase_step = self.phase + 1, 0
+        self.save()
         if self.phase == len(self.phases) and self.every.judge and self.step % self.every.judge:
             self._judge()
+
+    def _check(self, phase: Phase) -> None:
+        names = [name for name, _ in self.task.model.named_parameters()]
+        for start in phase.freeze:
+            if not any(name.startswith(start) for name in names):
+                raise ValueError(f"no parameter starts with {start!r}: nothing to freeze")
+        self.task.check(phase)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         self.stop = True

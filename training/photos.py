@@ -148,7 +148,10 @@ def _write_words(said: dict[str, Any], out: Path, model: Path) -> None:
 
 def _decoded(job: tuple[str, bytes, float]) -> tuple[str, Pixels]:
     name, data, aspect = job
-    return name, decode(data, aspect)
+    try:
+        return name, decode(data, aspect)
+    except OSError as error:
+        raise SystemExit(f"{name} cannot be decoded: {error}") from error
 
 
 def unpack(carry: Path, out: Path, processes: int | None = None) -> None:
@@ -159,14 +162,17 @@ def unpack(carry: Path, out: Path, processes: int | None = None) -> None:
     jobs = []
     for path in sorted(carry.glob("photos*.tar")):
         with tarfile.open(path) as tar:
-            jobs += [(m.name, _bytes(tar, m), said.get(m.name, [0.0])[0]) for m in tar]
-    rows = []
-    with (out / "photos.u8").open("wb") as file, ProcessPoolExecutor(processes) as pool:
+            jobs += [(m.name, _bytes(tar, m), said.get(m.name, [0.0])[0]) for m in tar if m.isfile()]
+    if not jobs:
+        raise SystemExit(f"{carry} has no photos*.tar with photographs in it")
+    rows, scratch = [], out / "photos.u8.part"
+    with scratch.open("wb") as file, ProcessPoolExecutor(processes) as pool:
         for name, pixels in pool.map(_decoded, jobs, chunksize=8):
             file.write(pixels.tobytes())
             rows.append([*pixels.shape[:2], said[name][1] if name in said else None])
+    scratch.replace(out / "photos.u8")
     (out / "photos.json").write_text(json.dumps(rows))
-    if said:
+    if (carry / "words.safetensors").exists():
         shutil.copy(carry / "words.safetensors", out)
     print(f"{len(rows)} photographs, {(out / 'photos.u8').stat().st_size / 1e6:.0f} MB")
 
@@ -189,7 +195,10 @@ class PhotoBank:
         self.sizes = [(h, w) for h, w, _ in rows]
         self.captions = [c for *_, c in rows]
         self.offsets = np.concatenate(([0], np.cumsum([3 * h * w for h, w in self.sizes])))
-        self.data = torch.from_numpy(np.memmap(folder / "photos.u8", np.uint8, "c")).to(device)
+        path = folder / "photos.u8"
+        if path.stat().st_size != self.offsets[-1] or not rows:
+            raise SystemExit(f"{path} is not what photos.json describes: unpack the photographs again")
+        self.data = torch.from_numpy(np.memmap(path, np.uint8, "c")).to(device)
         areas = np.array([0.0 if c else h * w for h, w, c in rows])
         self.chance = areas / areas.sum()
         self.shaped = {

@@ -34,7 +34,8 @@ from picogram.diffusion.rrdb import Trunk
 from training import carrier
 from training.command import Recipe
 from training.diffusion import train as diffusion
-from training.engine import Engine, scaled
+from training.engine import Engine
+from training.phases import scaled
 
 FIRST_BYTES = 42e6
 """Of photographs in the first load."""

@@ -20,8 +20,9 @@ from picogram.diffusion.text import Encoded, WordTable
 from picogram.processor import has_fast_bfloat16
 from picogram.semantics.features import FeatureNet
 from training.diffusion.losses import Adversary, Distances, Judged, LossWeights, Moments
-from training.engine import Phase, Task
+from training.engine import Task
 from training.frozen import FrozenCodec
+from training.phases import Phase
 from training.photos import Batch, PhotoBank
 
 RATIO_EVERY = 20
@@ -84,6 +85,9 @@ class DiffusionTask(Task):
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.groups(), 1.0, (0.9, 0.99), fused=True)
+
+    def check(self, phase: Phase) -> None:
+        LossWeights(**Settings(**phase.settings).loss)  # type: ignore[arg-type]
 
     def begin(self, phase: Phase) -> None:
         """The distances change; what their banks hold, and the adversary, stay."""

@@ -25,10 +25,11 @@ from torch import Tensor
 from picogram.semantics.joint import JointConfig, JointHeads
 from training import command
 from training.command import Recipe, engine_of, recipe_of
-from training.engine import Engine, Phase, Task, Weights
+from training.engine import Engine, Task, Weights
 from training.joint.batches import Pairs
 from training.joint.losses import cell_scores, contrast, whole_scores
 from training.joint.validate import mean_recall, recalls
+from training.phases import Phase
 
 _CHUNK = 128
 

@@ -25,8 +25,8 @@ from pathlib import Path
 import torch
 
 from training import carrier
-from training.engine import Phase, read_phases
 from training.latent.train import engine_of, parser, task_of
+from training.phases import Phase, read_phases
 
 LOAD_BYTES = 57e6
 """Of photographs in a load; judges and the working tree take the rest of what may travel."""
@@ -34,6 +34,8 @@ LOAD_BYTES = 57e6
 
 def pack(args: argparse.Namespace) -> None:
     """Both loads."""
+    if not args.photos.is_file():
+        raise SystemExit(f"{args.photos} is not there")
     loads = [args.out / name for name in ("first", "second")]
     for load in loads:
         shutil.rmtree(load, ignore_errors=True)

@@ -18,9 +18,10 @@ from picogram.latent.model import LatentCodec
 from picogram.latent.prior import PriorConfig
 from picogram.latent.transforms import TransformConfig, klt_of_patches
 from picogram.processor import has_fast_bfloat16
-from training.engine import Phase, Task, weights_of
+from training.engine import Task, weights_of
 from training.frozen import shipped_latent
 from training.latent.losses import Distortion, LossWeights
+from training.phases import Phase
 from training.photos import PhotoBank
 
 SPEEDS = {
@@ -87,6 +88,15 @@ class LatentTask(Task):
             groups.setdefault(SPEEDS.get(name.rsplit(".", 1)[-1], 1.0), []).append(parameter)
         return [{"params": parameters, "speed": speed} for speed, parameters in groups.items()]
 
+    def check(self, phase: Phase) -> None:
+        self.check_settings(Settings(**phase.settings))
+
+    def check_settings(self, settings: Settings) -> None:
+        """Raises TypeError or ValueError for what cannot be."""
+        if settings.crop % 64:
+            raise ValueError("the sides of crops are multiples of 64")
+        LossWeights(**settings.loss)  # type: ignore[arg-type]
+
     def begin(self, phase: Phase) -> None:
         self.settings = Settings(**phase.settings)
         weights = LossWeights(**self.settings.loss)  # type: ignore[arg-type]
@@ -148,6 +158,8 @@ def made(config: dict[str, Any], start: Path | None, photos: PhotoBank) -> Laten
     ``start``: a shipped model, a checkpoint, or averaged weights; a trunk that they lack starts at zero effect, and what
     the model lacks (an adapter) is left out. None: from a linear transform of the photographs.
     """
+    if unknown := sorted(set(config) - {"transforms", "prior"}):
+        raise SystemExit(f"a recipe's model has no {unknown[0]!r}, only transforms and prior")
     prior = PriorConfig(**config.get("prior", {}))
     model = LatentCodec(TransformConfig(**config.get("transforms", {})), prior)
     if start is None:

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import torch
 
-from training.engine import Engine, Every, read_phases, scaled
+from training.engine import Engine, Every
 from training.latent.task import LatentTask, bank, device_of, made
+from training.phases import read_phases, scaled
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -55,7 +56,10 @@ def task_of(args: argparse.Namespace) -> LatentTask:
     """The model of a recipe on the photographs."""
     torch.manual_seed(args.seed)
     photos = bank(args.photos, device_of(args.cpu), args.seed)
-    config = json.loads(args.recipe.read_text()).get("model", {})
+    recipe = json.loads(args.recipe.read_text())
+    if unknown := sorted(set(recipe) - {"model", "phases"}):
+        raise SystemExit(f"{args.recipe}: a recipe has no {unknown[0]!r}, only model and phases")
+    config = recipe.get("model", {})
     resumed = (args.out / "last.pt").exists()
     model = made(config, args.out / "last.pt" if resumed else args.start, photos)
     return LatentTask(model, photos, args.metrics, args.compile)

@@ -40,6 +40,8 @@ def held_out(source: Path, limit: int, crop: tuple[int, int]) -> list[Pixels]:
     else:
         found = [decode(f.data, f.aspect) for f in read_tar(source, held=True)]
     found = [_middle(p, crop) for p in found if min(p.shape[:2]) >= 256]
+    if not found or limit < 1:
+        raise SystemExit(f"{source} holds no picture to measure on with both sides of 256 pixels or more")
     return found[:: max(1, len(found) // limit)][:limit]
 
 

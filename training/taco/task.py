@@ -17,10 +17,11 @@ from picogram.latent.model import LatentCodec
 from picogram.latent.transforms import TransformConfig
 from picogram.semantics.features import Features
 from picogram.semantics.joint import JointHeads, vectors_of
-from training.engine import Phase, weights_of
+from training.engine import weights_of
 from training.frozen import shipped_latent
 from training.latent import task as latent
 from training.latent.task import LatentTask, Sample, is_shipped
+from training.phases import Phase
 from training.photos import PhotoBank
 from training.taco.data import Batch, Captioned, without_some
 from training.taco.losses import contrast, drift
@@ -65,6 +66,9 @@ class TacoTask(LatentTask):
         self.captioned, self.features, self.heads = captioned, features, captioned.heads
         self.scale = self.heads.log_scale.detach().exp()
         self.captions: Batch | None = None
+
+    def check(self, phase: Phase) -> None:
+        self.check_settings(Settings(**phase.settings))
 
     def begin(self, phase: Phase) -> None:
         own = {k for k in Settings.__dataclass_fields__ if k not in latent.Settings.__dataclass_fields__}

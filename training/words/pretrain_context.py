@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from training import command
 from training.command import engine_of, recipe_of
-from training.engine import Phase, Task, Weights, holding, weights_of
+from training.engine import Task, Weights, holding, weights_of
+from training.phases import Phase
 from training.words.data import HELD_OUT, Shuffled
 from training.words.projectors import EMBEDDING_RMS, FeatureProjector, LatentProjector
 from training.words.train_visual import Array, load_features, projector_of

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from training import command
 from training.command import engine_of, recipe_of
-from training.engine import Phase, Task, Weights, weights_of
+from training.engine import Task, Weights, weights_of
+from training.phases import Phase
 from training.words.data import Batches, Example, captioned, pad, tokenise, tokenised
 from training.words.float_lm import FloatLM
 

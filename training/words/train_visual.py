@@ -30,7 +30,8 @@ from torch import Tensor, nn
 
 from training import command
 from training.command import engine_of, recipe_of
-from training.engine import Phase, Task, Weights, holding, weights_of
+from training.engine import Task, Weights, holding, weights_of
+from training.phases import Phase
 from training.words.data import Example, Shuffled, captioned, pad, tokenised
 from training.words.float_lm import Adapters, FloatLM
 from training.words.projectors import FeatureProjector, LatentProjector
