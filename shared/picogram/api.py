@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The three verbs: encode, decode, inspect. Models load on first use; importing this is cheap.
 
-``encode_detailed`` and ``decode_detailed`` also return words and warnings. ``prepare``, ``assemble`` and ``recode`` are
-the steps of encoding with words (``picogram.profiles.words``), for workers of which each holds some of the models.
+``encode_detailed`` and ``decode_detailed`` also return words and warnings. ``prepare`` and ``assemble`` are the steps of
+encoding with words (``picogram.profiles.words``), for workers of which each holds some of the models.
 """
 
 from __future__ import annotations
@@ -153,10 +153,7 @@ def encode_detailed(
 
     picture, words = _read(image), words or default_words()
     (prepared,) = steps.prepare([picture], [steps.Given(caption, objects, _focus(focus))], recipe, words)
-    encoded = assemble(
-        picture, prepared, bytes=bytes, bpp=bpp, quality=quality, profile=profile, effort=effort
-    )
-    return steps.recode(encoded, words)
+    return assemble(picture, prepared, bytes=bytes, bpp=bpp, quality=quality, profile=profile, effort=effort)
 
 
 def prepare(
@@ -210,13 +207,6 @@ def assemble(
         bytes = math.floor(bpp * picture.width * picture.height / 8)
     rate = round((DEFAULT_QUALITY if quality is None else quality) / 100 * FINEST_RATE)
     return steps.assemble(picture, prepared, recipe, budget=bytes, rate=rate, effort=effort)
-
-
-def recode(encoded: Encoded, *, words: Words | None = None) -> Encoded:
-    """The same file with its caption coded in the context of its latent, if that is shorter. Loads no latent decoder."""
-    from picogram.profiles import words as steps
-
-    return steps.recode(encoded, words or default_words())
 
 
 def decode(
