@@ -6,8 +6,7 @@
     caption  ──┴─ Semantic.against ──> Meaning ── each decoded picture ──> {"semantic": ..., "agreement": ...}
 
 The embedded space needs no hub, and its values are its own: they compare pictures with each other, not with the CLIP
-scores of papers. ``picogram.semantics.joint_hub`` has a CLIP to put in its place. Profile ``taco`` is trained with the
-embedded space, which flatters its scores there.
+scores of papers. Profile ``taco`` is trained with the embedded space, which flatters its scores there.
 """
 
 from __future__ import annotations

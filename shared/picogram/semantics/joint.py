@@ -7,8 +7,8 @@
     caption ── first layers of the language model ── tokens, weighted ── unit ──> text  [B, 256]
 
 Both networks are frozen and shared with the captioner; only the heads are trained, on pairs that have to find each other
-in a batch (Radford et al., CLIP, 2021). ``joint_hub`` puts CLIP itself behind the same interface. Floating point, for
-encoding and measuring only: nothing here ever decides what a file decodes to.
+in a batch (Radford et al., CLIP, 2021). Floating point, for encoding and measuring only: nothing here ever decides what a
+file decodes to.
 """
 
 from __future__ import annotations
