@@ -1,38 +1,28 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""What words cost: bits of real sections for two sets of captions, by coder, prompt and context; and decoding times.
+"""What words cost: bits of real sections for two sets of captions, by coder and prompt; and decoding times.
 
-    python -m benchmarks.text --kodak-captions CSV --flickr flickr8k.tar [--grids LATENTS] [--photos 200]
+    python -m benchmarks.text --kodak-captions CSV --flickr flickr8k.tar [--photos 200]
 
 Sets: the captions of Kodak that Murai et al. released (column ``overall_description``), and the first captions of the
-held-out tenth of Flickr8k. Prints a table and writes ``benchmarks/results/text.json``. ``context`` is the picture as
-decoded at about 0.03 bpp; ``shuffled`` gives each caption the context of another photo.
+held-out tenth of Flickr8k. Prints a table and writes ``benchmarks/results/text.json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import io
 import json
 import statistics
-import tarfile
 import time
 import zlib
 from pathlib import Path
 
 import torch
-from PIL import Image
 
-import picogram
-from picogram.bitstream.container import parse
-from picogram.semantics.words import default_words
 from picogram.text.coder import CodedText, TextCoder
 from picogram.text.lm.load import load_lm_coder
 from training.words.data import captioned
-
-RATE = 0.03
-ASPECT = (384, 288)
 
 
 def kodak_captions(path: Path) -> list[str]:
@@ -41,21 +31,9 @@ def kodak_captions(path: Path) -> list[str]:
         return [row["overall_description"].strip() for row in csv.DictReader(file)]
 
 
-def flickr_captions(path: Path, count: int) -> list[tuple[bytes, str]]:
-    """Photo (encoded) and first caption of held-out photos."""
-    held_out = captioned(path)[1][:count]
-    with tarfile.open(path) as tar:
-        return [(tar.extractfile(row["file"]).read(), row["captions"][0]) for row in held_out]
-
-
-def contexts_of(photos: list[bytes]) -> list[torch.Tensor | None]:
-    """The context a reader would have: from the latent of a real file of each photo."""
-    words, found = default_words(), []
-    for data in photos:
-        picture = Image.open(io.BytesIO(data)).convert("RGB").resize(ASPECT, Image.Resampling.BICUBIC)
-        file = parse(picogram.encode(picture, bpp=RATE))
-        found.append(words.context(file.latent, file.header))
-    return found
+def flickr_captions(path: Path, count: int) -> list[str]:
+    """First captions of held-out photos."""
+    return [row["captions"][0] for row in captioned(path)[1][:count]]
 
 
 def row(name: str, sizes: list[float], characters: int, extra: dict | None = None) -> dict:
@@ -70,7 +48,7 @@ def row(name: str, sizes: list[float], characters: int, extra: dict | None = Non
     }
 
 
-def measure(texts: list[str], contexts: list[torch.Tensor | None] | None) -> list[dict]:
+def measure(texts: list[str]) -> list[dict]:
     """All coders on one set of texts."""
     characters = sum(map(len, texts))
     coder = TextCoder(load_lm_coder())
@@ -88,22 +66,7 @@ def measure(texts: list[str], contexts: list[torch.Tensor | None] | None) -> lis
         over = statistics.mean(8 * len(c.section) - (c.ideal_bits or 0) for c in coded)
         name = "exact-lm, " + (f"prompt {kinds[0]}" if kinds else "best prompt")
         rows.append(row(name, sizes(coded), characters, {"over_ideal": round(over, 2)}))
-    if contexts is not None:
-        shuffled = contexts[1:] + contexts[:1]
-        for name, used in (("decoded picture", contexts), ("shuffled pictures", shuffled)):
-            coded = forced(coder, texts, used)
-            rows.append(row(f"exact-lm, short, {name}", coded, characters))
-        coded = coder.encode(texts, contexts, coders=("exact-lm",))
-        used = statistics.mean(c.context for c in coded)
-        rows.append(row("exact-lm, best of all", sizes(coded), characters, {"with_context": round(used, 3)}))
     return rows
-
-
-def forced(coder: TextCoder, texts: list[str], contexts: list[torch.Tensor | None]) -> list[float]:
-    """Sizes if the context must be used: ideal bits rounded up to bytes."""
-    assert coder.lm is not None
-    candidates = coder.lm.candidates(texts, [("short",)] * len(texts), contexts)
-    return [8.0 * -(-min(c.bits for c in found if c.mode.context) // 8) for found in candidates]
 
 
 def times(texts: list[str]) -> dict:
@@ -134,17 +97,14 @@ def main() -> None:
     parser.add_argument("--kodak-captions", type=Path, required=True)
     parser.add_argument("--flickr", type=Path, required=True)
     parser.add_argument("--photos", type=int, default=200)
-    parser.add_argument("--no-context", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/text.json"))
     args = parser.parse_args()
     result: dict = {}
     print("24 LLaVA-1.5 captions of Kodak (Murai et al.)")
-    result["kodak_llava"] = measure(kodak_captions(args.kodak_captions), None)
-    held_out = flickr_captions(args.flickr, args.photos)
-    texts = [text for _, text in held_out]
+    result["kodak_llava"] = measure(kodak_captions(args.kodak_captions))
+    texts = flickr_captions(args.flickr, args.photos)
     print(f"{len(texts)} held-out Flickr8k captions")
-    contexts = None if args.no_context else contexts_of([data for data, _ in held_out])
-    result["flickr8k"] = measure(texts, contexts)
+    result["flickr8k"] = measure(texts)
     result["decode"] = times(texts)
     args.out.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/text_exactness_vllm.json"))
     args = parser.parse_args()
     stored = [(text, bytes.fromhex(section)) for text, section in json.loads(args.sections.read_text())]
-    coder = TextCoder(VllmLMCoder(text_model_file(), load_tokens(), load_prompts(), write_in_engine=True))
+    coder = TextCoder(VllmLMCoder(text_model_file(), load_tokens(), load_prompts()))
     rows, first = [], 0
     for batch, share in SHARES.items():
         count = round(share * len(stored))

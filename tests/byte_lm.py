@@ -69,6 +69,6 @@ def coder(folder: Path, kernel: SplitKernel = "float64") -> LMCoder:
     generator = torch.Generator().manual_seed(6)
     prompts = {
         kind: torch.randint(-2000, 2000, (CONFIG.layers, 2, n, CONFIG.kv_width), generator=generator)
-        for kind, n in (("short", 3), ("dense", 7), ("plain", 1), ("objects", 2), ("short.context", 4))
+        for kind, n in (("short", 3), ("dense", 7), ("plain", 1), ("objects", 2))
     }
     return LMCoder(model(kernel), tokens(folder), prompts)

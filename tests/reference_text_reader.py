@@ -192,7 +192,7 @@ def read_exact(stream: Stream, model: LanguageModel) -> str:
         raise ValueError("unknown text model")
     prompt = PROMPTS[stream.choice((152, 84, 8, 8, 1, 1, 1, 1))]
     if stream.choice((252, 4)):
-        raise ValueError("the picture as context is not described in full")
+        raise ValueError("damaged: the picture as context is reserved")
     end = 0 if stream.choice((252, 4)) else 198
     position, token, text = model.start(prompt), 0, b""
     for count in itertools.count():

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from picogram.bench.kid import kid, patches
 from picogram.diffusion.model import DiffusionNet
 from picogram.diffusion.rrdb import Trunk
-from picogram.latent.codec import load_codec, unpack_floats
+from picogram.latent.codec import PhotoCodec, load_codec, unpack_floats
+from picogram.latent.coding import walk_values
 from picogram.models import DEFAULT_LATENT, latent_weights
 from picogram.models.store import features_file
 from picogram.semantics.features import FeatureNet
@@ -27,7 +28,6 @@ from training.diffusion.export import pack as pack_weights
 from training.diffusion.losses import Adversary, Distances, LossWeights, Moments, excess, windows
 from training.frozen import FrozenCodec
 from training.photos import LONGEST, PhotoBank, decode, held_out, read_tar
-from training.words.extract_latents import decoded_latents
 
 CPU = torch.device("cpu")
 
@@ -68,6 +68,15 @@ def test_windows_are_cut_from_the_photographs_and_captions_are_dropped_as_often_
     assert bank.captioned(8, 0.0).ids.shape == (8, LONGEST)
     assert set(bank.captioned(40, 0.0).lengths.tolist()) == {1, 2}
     assert bank.captioned(40, 1.0).lengths.tolist() == [0] * 40
+
+
+def decoded_latents(codec: PhotoCodec, pictures: torch.Tensor, rates: list[int]) -> torch.Tensor:
+    """``pictures [B, 3, H, W] 0..1`` with sides multiples of 64: latents as a decoder has them, gains undone."""
+    position = torch.tensor(rates) / 255
+    gain = codec.net.gain(position)
+    y = codec.net.analyse(pictures, position) * gain
+    z = codec.net.prior.hyper_analysis(y)
+    return walk_values(codec.prior, y, z, rates, lambda *_: None).float() / gain
 
 
 def test_the_frozen_codec_gives_what_decoders_have(folder: Path) -> None:

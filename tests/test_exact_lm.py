@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -24,9 +25,6 @@ from picogram.text.lm.tables import exp_table, rotary_tables, sigmoid_table
 from picogram.text.rangecoder import RangeDecoder, RangeEncoder
 
 KERNELS = ("int8", "float32", "float64")
-CONTEXT = torch.randint(
-    -9000, 9000, (4, byte_lm.CONFIG.width), generator=torch.Generator().manual_seed(2)
-).double()
 
 
 @pytest.fixture(scope="module")
@@ -237,8 +235,8 @@ def test_sections_are_the_same_bytes_with_every_kernel(
 ) -> None:
     usable(kernel)
     other = TextCoder(byte_lm.coder(tmp_path, kernel))  # type: ignore[arg-type]
-    texts, contexts = ["A cat on a mat", "b"], [CONTEXT, None]
-    assert other.encode(texts, contexts) == text_coder.encode(texts, contexts)
+    texts = ["A cat on a mat", "b"]
+    assert other.encode(texts) == text_coder.encode(texts)
 
 
 def test_code_length_is_the_ideal_one_to_the_byte(text_coder: TextCoder) -> None:
@@ -247,24 +245,18 @@ def test_code_length_is_the_ideal_one_to_the_byte(text_coder: TextCoder) -> None
         assert -8 <= 8 * len(coded.section) - coded.ideal_bits <= 8
 
 
-def test_a_text_with_context_needs_that_context(lm_coder: LMCoder, text_coder: TextCoder) -> None:
-    text = "A cat"
-    [candidates] = lm_coder.candidates([text], [("short",)], [CONTEXT])
-    with_context = next(c for c in candidates if c.mode.context)
-    section = exact_section(with_context)
-    assert text_coder.decode([section], [CONTEXT]) == [text]
-    assert text_coder.decode([section], [lambda: CONTEXT]) == [text]
-    assert text_coder.decode([section], [CONTEXT + 900]) != [text]
-    assert isinstance(text_coder.decode([section])[0], CorruptBitstream)
-
-
-def test_the_context_is_not_computed_for_texts_that_do_not_use_it(text_coder: TextCoder) -> None:
-    [coded] = text_coder.encode(["A cat"], coders=("exact-lm",))
-
-    def refuse() -> torch.Tensor:
-        raise AssertionError("not needed")
-
-    assert text_coder.decode([coded.section], [refuse]) == ["A cat"]
+@pytest.mark.parametrize("kind", ["short", "dense", "plain", "objects"])
+def test_the_reserved_symbol_of_a_picture_as_context_is_refused(
+    lm_coder: LMCoder, text_coder: TextCoder, kind: str
+) -> None:
+    [[candidate]] = lm_coder.candidates(["A cat"], [(kind,)])
+    model, prompt, context, *rest = candidate.symbols
+    assert context == (0, 252, 256)
+    assert text_coder.decode([exact_section(candidate)]) == ["A cat"]
+    reserved = replace(candidate, symbols=(model, prompt, (252, 4, 256), *rest))
+    [found] = text_coder.decode([exact_section(reserved)])
+    assert isinstance(found, CorruptBitstream)
+    assert f"prompt {kind}.context, which text model 1 does not have" in str(found)
 
 
 def test_a_text_too_long_for_the_model_goes_to_another_coder(text_coder: TextCoder) -> None:
@@ -285,7 +277,7 @@ def test_the_shortest_coder_is_chosen(text_coder: TextCoder) -> None:
 @given(st.binary(max_size=24))
 def test_garbage_gives_a_text_or_a_typed_error(text_coder: TextCoder, garbage: bytes) -> None:
     with mock.patch("picogram.text.lm.coder.MAX_TOKENS", 40):  # most garbage never ends
-        [found] = text_coder.decode([garbage], [CONTEXT])
+        [found] = text_coder.decode([garbage])
     assert isinstance(found, str | CorruptBitstream | UnknownModel) or "vLLM" in str(found)
 
 
@@ -308,7 +300,7 @@ def test_unknown_coders_are_refused(text_coder: TextCoder) -> None:
 
 
 def test_reading_stops_when_asked(lm_coder: LMCoder) -> None:
-    [[candidate]] = lm_coder.candidates(["A long enough text"], [("plain",)], [None])
+    [[candidate]] = lm_coder.candidates(["A long enough text"], [("plain",)])
     encoder = RangeEncoder()
     for part in candidate.symbols:
         encoder.encode(*part)
@@ -318,5 +310,5 @@ def test_reading_stops_when_asked(lm_coder: LMCoder) -> None:
         asked.append(1)
         return len(asked) > 3
 
-    lm_coder.read([RangeDecoder(encoder.finish())], [None], stop)
+    lm_coder.read([RangeDecoder(encoder.finish())], stop)
     assert len(asked) == 4

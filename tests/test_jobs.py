@@ -146,13 +146,13 @@ async def test_timings_add_up_over_a_route(broker: Broker) -> None:
 
 
 async def test_a_step_may_come_twice_and_its_failure_ends_the_route(broker: Broker) -> None:
-    both = [job(c, route=("lmm:code", "encoder", "lmm:recode")) for c in "ab"]
+    both = [job(c, route=("lmm:code", "encoder", "lmm:read")) for c in "ab"]
     await submit(broker, *both)
     for step in ("lmm", "encoder"):
         for each in await broker.fetch(step, LIMITS):
             await broker.finish(each, Result(each.payload, "text/plain"))
     one, two = await broker.fetch("lmm", LIMITS)
-    assert (one.task, two.task) == ("recode", "recode")
+    assert (one.task, two.task) == ("read", "read")
     await broker.finish(one, CorruptBitstream("a"))
     await broker.finish(two, Result(b"file", "text/plain"))
     with pytest.raises(CorruptBitstream):

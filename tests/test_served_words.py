@@ -278,16 +278,6 @@ def test_files_are_read_in_one_batch(server: TestClient, photo: Image.Image) -> 
     assert read == ["one", "two"]
 
 
-def test_recoding_without_a_language_model_changes_nothing(
-    server: TestClient, photo: Image.Image, words: Words
-) -> None:
-    data = encode(server, photo, "one")
-    facts = {"description": {"caption": "one", "objects": []}, "coders": {"caption": "static"}}
-    [outcome] = run(words, [replace(task("recode", data), facts=facts)])
-    assert isinstance(outcome, Result)
-    assert outcome.payload == data
-
-
 def test_unknown_tasks_are_refused(words: Words) -> None:
     with pytest.raises(UsageError, match="translate"):
         run(words, [task("translate", b"")])

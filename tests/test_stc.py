@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -341,35 +340,6 @@ def test_damaged_objects_leave_the_caption(words: Words) -> None:
 
 
 # --- steps that run apart --------------------------------------------------------------------------------
-
-
-class KnowsLatents(Words):
-    """Codes a caption as raw bytes, and with a context by the static coder: a context that helps."""
-
-    def __init__(self, without: str, within: str) -> None:
-        super().__init__(TextCoder(), Says(CAPTION))
-        self.coders = (without, within)
-
-    def context(self, latent: bytes, header: Header) -> torch.Tensor:
-        return torch.full((1, 4), len(latent))
-
-    def code(
-        self, descriptions: Sequence[Description], contexts: Sequence[torch.Tensor | None] | None = None
-    ) -> list[TextSections]:
-        coder = self.coders[contexts is not None]
-        found = TextCoder().encode([d.caption for d in descriptions], coders=[coder])
-        return [TextSections(c.section, None, {"caption": c.coder}) for c in found]
-
-
-def test_the_caption_is_coded_again_knowing_the_latent_if_that_is_shorter(photo: Image.Image) -> None:
-    shorter = picogram.encode_detailed(photo, bytes=2000, profile="stc", words=KnowsLatents("raw", "static"))
-    kept = picogram.encode_detailed(photo, bytes=2000, profile="stc", words=KnowsLatents("static", "raw"))
-    assert shorter.coders == kept.coders == {"caption": "static"}
-    raw = picogram.encode_detailed(photo, bytes=2000, profile="stc", words=KnowsLatents("raw", "raw"))
-    assert parse(shorter.data).latent == parse(raw.data).latent
-    assert len(shorter.data) < len(raw.data) <= 2000
-    for encoded in (shorter, kept, raw):
-        assert picogram.decode_detailed(encoded.data, words=words_of()).description == Description(CAPTION)
 
 
 def test_the_steps_taken_apart_give_the_same_file(photo: Image.Image, words: Words) -> None:

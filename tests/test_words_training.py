@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Training prompts, the captioner and the coder's context on the engine; with the tests' small language model."""
+"""Training prompts and the captioner on the engine; with the tests' small language model."""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ from training.words.data import Batches, Shuffled, tokenise
 from training.words.export_captioner import pack
 from training.words.export_text import pack_prompt
 from training.words.float_lm import FloatLM
-from training.words.pretrain_context import ContextTask, Pretrained, targets
-from training.words.projectors import LatentProjector
 from training.words.train_prompt import Prompt, PromptTask, Texts, prompt_of, written_prompt
-from training.words.train_visual import Teaching, VisualTask, load_features, make, projector_of
+from training.words.train_visual import Teaching, VisualTask, load_features, make
 
 PHOTOS, TRAINED = 12, 9
 
@@ -66,26 +64,14 @@ def seeing(lm: FloatLM, tokenizer: Tokenizer) -> Callable[[], VisualTask]:
         torch.manual_seed(2)
         features = np.random.default_rng(3).normal(size=(PHOTOS, 2, 10, 24)).astype(np.float16)
         texts = [[tokenise(tokenizer, f"{i} dogs"), tokenise(tokenizer, f"{i} cats")] for i in range(PHOTOS)]
-        model = make(lm, written_prompt(lm, tokenizer, "see"), features, "features", rank=2)
+        model = make(lm, written_prompt(lm, tokenizer, "see"), features, rank=2)
         teaching = Teaching(captions=1, held_out=3)
         return VisualTask(model, features, texts, TRAINED, teaching, np.random.default_rng(1))
 
     return made
 
 
-@pytest.fixture
-def context() -> Callable[[], ContextTask]:
-    def made() -> ContextTask:
-        torch.manual_seed(4)
-        grids = np.random.default_rng(5).normal(size=(PHOTOS, 2, 6, 8, 8)).astype(np.float16)
-        wanted, classes = torch.randn(PHOTOS, 2, 5, 20).half(), torch.randn(PHOTOS, 2, 7)
-        net = LatentProjector(6, 20, hidden=16)
-        return ContextTask(Pretrained(net, 7), grids, wanted, classes, np.random.default_rng(1))
-
-    return made
-
-
-@pytest.mark.parametrize("kind", ["prompts", "seeing", "context"])
+@pytest.mark.parametrize("kind", ["prompts", "seeing"])
 def test_a_stopped_run_goes_on_as_it_would_have(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -152,27 +138,6 @@ def test_judging_leaves_the_model_as_it_is(seeing: Callable[[], VisualTask]) -> 
     assert task.model.training
 
 
-def test_the_context_starts_from_what_was_learnt_without_words(
-    context: Callable[[], ContextTask], tmp_path: Path
-) -> None:
-    task = context()
-    Engine(task, [Phase(batch=4, steps=3, lr=0.01, ema=0)], tmp_path).run()
-    again = LatentProjector(6, 20, hidden=16)
-    again.load_state_dict(projector_of(weights_of(tmp_path / "average.safetensors")))
-    learnt = task.model.projector.whole.weight
-    assert torch.allclose(again.whole.weight, learnt, atol=1e-3)
-
-
-def test_the_context_is_drawn_to_the_captioners_own_embeddings(
-    seeing: Callable[[], VisualTask], tmp_path: Path
-) -> None:
-    task = seeing()
-    Engine(task, [Phase(batch=4, steps=1)], tmp_path).run()
-    found = targets(task.features, tmp_path / "average.safetensors")
-    assert found.shape == (PHOTOS, 2, 5, byte_lm.CONFIG.width)
-    assert float(found.float().var(-1).mean()) == pytest.approx(1, abs=0.1)
-
-
 def test_every_text_and_photo_comes_before_one_comes_again(tokenizer: Tokenizer) -> None:
     rng = np.random.default_rng(1)
     texts = [tokenise(tokenizer, "a" * i) for i in range(1, 13)]
@@ -201,8 +166,6 @@ def test_features_have_the_photo_first_and_the_whole_picture_as_the_first_token(
         ("prompt-short-mixed", Texts),
         ("prompt-dense", Texts),
         ("captioner", Teaching),
-        ("context", Teaching),
-        ("context-pretrain", dict),
     ],
 )
 def test_recipes_are_understood(name: str, task: Callable[..., object]) -> None:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The three verbs: encode, decode, inspect. Models load on first use; importing this is cheap.
 
-``encode_detailed`` and ``decode_detailed`` also return words and warnings. ``prepare``, ``assemble`` and ``recode`` are
-the steps of encoding with words (``picogram.profiles.words``), for workers of which each holds some of the models.
+``encode_detailed`` and ``decode_detailed`` also return words and warnings. ``prepare`` and ``assemble`` are the steps of
+encoding with words (``picogram.profiles.words``), for workers of which each holds some of the models.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def encode_detailed(
 
     picture, words = _read(image), words or default_words()
     (prepared,) = steps.prepare([picture], [_given(options)], options.recipe, words)
-    return steps.recode(assemble(picture, prepared, options), words)
+    return assemble(picture, prepared, options)
 
 
 def prepare(
@@ -175,13 +175,6 @@ def assemble(
     return steps.assemble(
         picture, prepared, options.recipe, budget=budget, rate=rate, effort=options.effort, watch=watch
     )
-
-
-def recode(encoded: Encoded, *, words: Words | None = None) -> Encoded:
-    """The same file with its caption coded in the context of its latent, if that is shorter. Loads no latent decoder."""
-    from picogram.profiles import words as steps
-
-    return steps.recode(encoded, words or default_words())
 
 
 def decode(

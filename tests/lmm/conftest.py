@@ -20,7 +20,6 @@ PROMPTS = {
     "short": tiny_lm.random_prompt(7, 1),
     "dense": tiny_lm.random_prompt(12, 2),
     "plain": tiny_lm.random_prompt(0, 3),
-    "short.context": tiny_lm.random_prompt(9, 4),
 }
 
 
@@ -31,12 +30,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def vllm_coder(folder: Path) -> VllmLMCoder:
-    """The tiny model in vLLM: sixteen rows a step, 20 pages of 128 positions, writing inside the engine."""
+    """The tiny model in vLLM: sixteen rows a step, 20 pages of 128 positions."""
     from picogram_lmm.exact_coder import VllmLMCoder
 
     weights = tiny_lm.write_weights(folder / "lm.safetensors")
     tokens = Tokens(tiny_lm.write_tokenizer(folder / "tokenizer.json"))
-    return VllmLMCoder(weights, tokens, PROMPTS, tiny_lm.CONFIG, cache_bytes=4 << 20, write_in_engine=True)
+    return VllmLMCoder(weights, tokens, PROMPTS, tiny_lm.CONFIG, cache_bytes=4 << 20)
 
 
 @pytest.fixture(scope="session")

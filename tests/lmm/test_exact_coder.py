@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from sentences import CAPTIONS, HARD
-from torch import Tensor
 
 from picogram.errors import CorruptBitstream, PicogramError
 from picogram.text.coder import TextCoder
@@ -32,18 +31,8 @@ if TYPE_CHECKING:
 EXACT = ("exact-lm",)
 
 
-def contexts_for(coder: LMCoder, texts: tuple[str, ...]) -> list[Tensor | None]:
-    """Every third text has a picture."""
-    g = torch.Generator().manual_seed(11)
-    width = coder.model.config.width
-    return [
-        torch.randint(-90000, 90001, (5, width), generator=g).double() if i % 3 == 0 else None
-        for i in range(len(texts))
-    ]
-
-
 def best(candidates: list[Candidate]) -> bytes:
-    """The stream of the candidate whose mode comes last: with context, where there is one."""
+    """The stream of the last candidate."""
     encoder = RangeEncoder()
     for part in candidates[-1].symbols:
         encoder.encode(*part)
@@ -53,23 +42,19 @@ def best(candidates: list[Candidate]) -> bytes:
 def test_24_captions_are_the_same_bytes_from_both_engines(
     vllm_coder: VllmLMCoder, torch_coder: LMCoder
 ) -> None:
-    contexts = contexts_for(torch_coder, CAPTIONS)
     kinds = [["short", "dense", "plain"][: 1 + i % 3] for i in range(len(CAPTIONS))]
-    assert vllm_coder.candidates(CAPTIONS, kinds, contexts) == torch_coder.candidates(
-        CAPTIONS, kinds, contexts
-    )
+    assert vllm_coder.candidates(CAPTIONS, kinds) == torch_coder.candidates(CAPTIONS, kinds)
 
 
 @pytest.mark.parametrize("company", [1, 24])
 def test_captions_written_by_one_engine_are_read_by_the_other(
     vllm_coder: VllmLMCoder, torch_coder: LMCoder, company: int
 ) -> None:
-    contexts = contexts_for(torch_coder, CAPTIONS)
     vllm, plain = TextCoder(lm=vllm_coder), TextCoder(lm=torch_coder)
     texts = CAPTIONS[:company]
     for writer, reader in ((vllm, plain), (plain, vllm)):
-        sections = [c.section for c in writer.encode(texts, contexts[:company], EXACT)]
-        assert reader.decode(sections[::-1], contexts[:company][::-1]) == list(texts[::-1])
+        sections = [c.section for c in writer.encode(texts, coders=EXACT)]
+        assert reader.decode(sections[::-1]) == list(texts[::-1])
 
 
 def test_a_batch_is_read_one_by_one_and_the_reverse(vllm_coder: VllmLMCoder) -> None:
@@ -78,17 +63,6 @@ def test_a_batch_is_read_one_by_one_and_the_reverse(vllm_coder: VllmLMCoder) -> 
     alone = [coder.encode([text], coders=EXACT)[0].section for text in CAPTIONS[:6]]
     assert together == alone
     assert [coder.decode([section])[0] for section in together] == list(CAPTIONS[:6])
-
-
-def test_writing_in_one_pass_gives_the_bytes_of_writing_in_the_engine(vllm_coder: VllmLMCoder) -> None:
-    kinds = [["short"]] * len(CAPTIONS)
-    contexts = contexts_for(vllm_coder, CAPTIONS)
-    in_engine = vllm_coder.candidates(CAPTIONS, kinds, contexts)
-    vllm_coder.write_in_engine = False
-    try:
-        assert vllm_coder.candidates(CAPTIONS, kinds, contexts) == in_engine
-    finally:
-        vllm_coder.write_in_engine = True
 
 
 def test_texts_of_every_kind_survive(vllm_coder: VllmLMCoder, torch_coder: LMCoder) -> None:
@@ -113,17 +87,6 @@ def test_texts_that_outgrow_the_cache_survive(
     assert len(begun) > len(texts)
 
 
-def test_the_context_matters_to_reading(vllm_coder: VllmLMCoder) -> None:
-    context = contexts_for(vllm_coder, CAPTIONS)[0]
-    assert context is not None
-    wrong = context.clone()
-    wrong[0, 0] += 40000
-    stream = best(vllm_coder.candidates([CAPTIONS[0]], [["short"]], [context])[0])
-    right, other = vllm_coder.read([RangeDecoder(stream), RangeDecoder(stream)], [context, wrong])
-    assert right == CAPTIONS[0]
-    assert other != CAPTIONS[0]
-
-
 def test_noise_gives_errors_and_leaves_neighbours_alone(
     vllm_coder: VllmLMCoder, torch_coder: LMCoder
 ) -> None:
@@ -139,7 +102,7 @@ def test_noise_gives_errors_and_leaves_neighbours_alone(
 def test_a_text_without_end_is_given_up(vllm_coder: VllmLMCoder) -> None:
     mode, encoder = Mode("plain"), RangeEncoder()
     ids = [200 + i % 50 for i in range(MAX_TOKENS + 1)]
-    cache = vllm_coder.start([mode], [None], len(ids))
+    cache = vllm_coder.start([mode], len(ids))
     hidden = vllm_coder.model.forward(vllm_coder.model.embed(torch.tensor([[0, *ids[:-1]]])), cache)[0]
     writing = Writing(ids)
     for index, logits in enumerate(vllm_coder.model.logits(hidden).numpy()):
@@ -154,12 +117,12 @@ def test_a_text_without_end_is_given_up(vllm_coder: VllmLMCoder) -> None:
 
 def test_reading_can_be_stopped_and_leaves_the_engine_free(vllm_coder: VllmLMCoder) -> None:
     steps = iter([False, False, True])
-    stream = best(vllm_coder.candidates([CAPTIONS[0]], [["short"]], [None])[0])
-    found = vllm_coder.read([RangeDecoder(stream)], [None], stop=lambda: next(steps))
+    stream = best(vllm_coder.candidates([CAPTIONS[0]], [["short"]])[0])
+    found = vllm_coder.read([RangeDecoder(stream)], stop=lambda: next(steps))
     assert found[0] != CAPTIONS[0]
     assert not SCRIPTS
     assert not vllm_coder.engine.llm.llm_engine.has_unfinished_requests()
-    assert vllm_coder.read([RangeDecoder(stream)], [None]) == [CAPTIONS[0]]
+    assert vllm_coder.read([RangeDecoder(stream)]) == [CAPTIONS[0]]
 
 
 def test_a_step_may_be_asked_for_twice() -> None:

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from picogram.semantics.joint import Joint, JointConfig, joint_space, load_joint, read_heads, similarity
+from picogram.semantics.joint import JointConfig, JointSpace, joint_space, load_joint, read_heads, similarity
 from training.words.data import captioned
 
 RANKS = (1, 5, 10)
@@ -69,7 +69,7 @@ def beside(left: Image.Image, right: Image.Image) -> Image.Image:
     return both.resize(left.size, Image.Resampling.LANCZOS)
 
 
-def points_right(space: Joint, left: Image.Image, right: Image.Image, texts: Tensor) -> list[bool]:
+def points_right(space: JointSpace, left: Image.Image, right: Image.Image, texts: Tensor) -> list[bool]:
     """``texts [2, D]``: of the left and of the right picture. Whether the best cell of each lies in its half."""
     side = 8  # an even number: no cell belongs to both
     scores = similarity(space.image_map(beside(left, right), side), texts).flatten(0, 1)
@@ -77,7 +77,7 @@ def points_right(space: Joint, left: Image.Image, right: Image.Image, texts: Ten
     return [bool(columns[0] < side // 2), bool(columns[1] >= side // 2)]
 
 
-def measure(space: Joint, tar: Path, limit: int | None = None) -> dict[str, Any]:
+def measure(space: JointSpace, tar: Path, limit: int | None = None) -> dict[str, Any]:
     """All scores; ``limit``: only so many photos."""
     rows = captioned(tar)[1][:limit]
     pictures = list(photos(tar, [row["file"] for row in rows]))
@@ -115,7 +115,7 @@ def main() -> None:
         args.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def open_space(weights: Path) -> Joint:
+def open_space(weights: Path) -> JointSpace:
     """Heads that are not shipped, with the manifest that ``training.joint.export`` wrote."""
     manifest = json.loads(weights.with_suffix(".json").read_text())
     return joint_space(read_heads(weights, JointConfig(**manifest["config"])), manifest["name"])

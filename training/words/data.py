@@ -27,9 +27,8 @@ HELD_OUT = 0.1
 
 @dataclass(frozen=True)
 class Example:
-    """One text and the number of its photo (-1: none)."""
+    """One text."""
 
-    photo: int
     ids: tuple[int, ...]
     characters: int
 
@@ -46,10 +45,10 @@ def captioned(path: Path) -> tuple[Rows, Rows]:
     return rows[:cut], rows[cut:]
 
 
-def tokenise(tokenizer: Tokenizer, text: str, photo: int = -1) -> Example:
+def tokenise(tokenizer: Tokenizer, text: str) -> Example:
     """A text as the coder sees it: a leading space, the tokens, a newline."""
     ids = tokenizer.encode(" " + text).ids
-    return Example(photo, (*ids, END), len(text))
+    return Example((*ids, END), len(text))
 
 
 def tokenised(rows: Rows, tokenizer: Tokenizer, sentences: float) -> list[list[Example]]:
@@ -59,7 +58,7 @@ def tokenised(rows: Rows, tokenizer: Tokenizer, sentences: float) -> list[list[E
     def written(caption: str) -> str:
         return (sentence(caption) or caption) if rng.random() < sentences else caption
 
-    return [[tokenise(tokenizer, written(c), i) for c in row["captions"]] for i, row in enumerate(rows)]
+    return [[tokenise(tokenizer, written(c)) for c in row["captions"]] for row in rows]
 
 
 class Batches:

@@ -5,10 +5,8 @@
     python -m training.words.train_visual --recipe training/runs/captioner.json --data flickr8k.tar \\
         --features FEATURES --lm LM --tokenizer TOKENIZER --prompt PROMPT/best.safetensors --out RUN
 
-The captions of a photo share one pass over its prefix. Projector and prompt are trained; recipes with ``rank`` add
-low-rank adapters (the captioner, which runs in floats); without, the language model stays as it is (the coder's context,
-which must run in integers). Only tokens that occur in the captions compete. A recipe's ``model`` says ``projector`` and
-``rank``; its ``task``: see ``Teaching``.
+The captions of a photo share one pass over its prefix. Projector, prompt and low-rank adapters are trained. Only tokens
+that occur in the captions compete. A recipe's ``model`` says the adapters' ``rank``; its ``task``: see ``Teaching``.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ from training.engine import Task, Weights, holding, weights_of
 from training.phases import Phase
 from training.words.data import Example, Shuffled, captioned, pad, tokenised
 from training.words.float_lm import Adapters, FloatLM
-from training.words.projectors import FeatureProjector, LatentProjector
+from training.words.projectors import FeatureProjector
 from training.words.train_prompt import Prompt, prompt_of
 
 Array = npt.NDArray[Any]
@@ -62,14 +60,14 @@ class Vocabulary:
 
 
 class Seeing(nn.Module):
-    """Projector, prompt and, for the captioner, adapters around a frozen language model."""
+    """Projector, prompt and adapters around a frozen language model."""
 
-    def __init__(self, model: FloatLM, prompt: Tensor, projector: nn.Module, rank: int) -> None:
+    def __init__(self, model: FloatLM, prompt: Tensor, projector: FeatureProjector, rank: int) -> None:
         super().__init__()
         self.around = [model]  # not a submodule: it is not saved
         self.projector = projector
         self.prompt = Prompt(prompt)
-        self.adapters = Adapters(model.config, rank) if rank else None
+        self.adapters = Adapters(model.config, rank)
 
     def prefix(self, features: Tensor) -> Tensor:
         """Keys and values of prompt and picture, ``[layers, 2, B, n, kv * d]``."""
@@ -104,7 +102,7 @@ class VisualTask(Task):
         teaching: Teaching,
         rng: np.random.Generator,
     ) -> None:
-        """``features [N, variants, ...]`` and ``texts``, the captions, of the same photos."""
+        """``features [N, variants, n, d]`` and ``texts``, the captions, of the same photos."""
         self.teaching = teaching
         super().__init__(model, rng)
         self.features, self.texts, self.trained = features, texts, trained
@@ -113,11 +111,12 @@ class VisualTask(Task):
 
     def groups(self) -> list[dict[str, Any]]:
         model, decay = self.model, self.teaching.decay
-        groups = [{"params": [*model.projector.parameters()], "speed": 1.0, "weight_decay": decay}]
-        if model.adapters is not None:
-            groups.append({"params": [*model.adapters.parameters()], "speed": 1.0, "weight_decay": 0.0})
         speed = self.teaching.prompt_speed
-        return [*groups, {"params": [model.prompt.offset], "speed": speed, "weight_decay": 0.0}]
+        return [
+            {"params": [*model.projector.parameters()], "speed": 1.0, "weight_decay": decay},
+            {"params": [*model.adapters.parameters()], "speed": 1.0, "weight_decay": 0.0},
+            {"params": [model.prompt.offset], "speed": speed, "weight_decay": 0.0},
+        ]
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.groups(), 1.0, (0.9, 0.98), fused=True)
@@ -154,15 +153,10 @@ class VisualTask(Task):
         self.photos.left = state["left"]
 
 
-def make(model: FloatLM, prompt: Tensor, features: Array, projector: str, rank: int = 0) -> Seeing:
-    """An untrained model; ``projector``: of "latents" or of "features" ``[N, variants, ...]``."""
-    if projector == "latents":
-        latents = LatentProjector(features.shape[2], model.config.width)
-        latents.calibrate(torch.from_numpy(np.array(features[:512, 0])))
-        return Seeing(model, prompt, latents, rank)
-    return Seeing(
-        model, prompt, FeatureProjector(features.shape[2], features.shape[3], model.config.width), rank
-    )
+def make(model: FloatLM, prompt: Tensor, features: Array, rank: int) -> Seeing:
+    """An untrained model for ``features [N, variants, n, d]``."""
+    projector = FeatureProjector(features.shape[2], features.shape[3], model.config.width)
+    return Seeing(model, prompt, projector, rank)
 
 
 def batch_of(features: Array, photos: Sequence[int], variants: Sequence[int]) -> Tensor:
@@ -171,17 +165,9 @@ def batch_of(features: Array, photos: Sequence[int], variants: Sequence[int]) ->
 
 
 def load_features(path: Path) -> Array:
-    """``grids.npy`` of ``extract_latents``, or the pooled vector and the cells of ``extract_features`` as ten tokens."""
-    if (path / "grids.npy").exists():
-        grids: Array = np.load(path / "grids.npy", mmap_mode="r")
-        return grids
+    """The pooled vector and the cells of ``extract_features`` as ten tokens."""
     pooled, cells = np.load(path / "pooled.npy"), np.load(path / "tokens.npy")  # [2 (mirrored), N, ...]
     return np.concatenate((pooled[:, :, None], cells), 2).swapaxes(0, 1)
-
-
-def projector_of(weights: Weights) -> Weights:
-    """The projector within the weights of ``pretrain_context`` or of ``Seeing``."""
-    return {k.removeprefix("projector."): v for k, v in weights.items() if k.startswith("projector.")}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -189,7 +175,6 @@ def parser() -> argparse.ArgumentParser:
     made = command.parser("Teach the language model to see.")
     for name in ("data", "features", "lm", "tokenizer", "prompt"):
         made.add_argument(f"--{name}", type=Path, required=True)
-    made.add_argument("--start", type=Path, help="weights of training.words.pretrain_context")
     return made
 
 
@@ -205,8 +190,6 @@ def main() -> None:
         raise SystemExit(f"{len(features)} features for {len(texts)} photos")
     model = FloatLM(load_file(args.lm))
     seeing = make(model, prompt_of(weights_of(args.prompt)), features, **recipe.model)
-    if args.start:
-        seeing.projector.load_state_dict(projector_of(weights_of(args.start)))
     task = VisualTask(seeing, features, texts, len(train), teaching, np.random.default_rng(seed))
     command.run(engine_of(args, recipe, task, seed), args)
 

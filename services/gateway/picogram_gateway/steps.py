@@ -3,12 +3,11 @@
 """Which workers a request visits, in which order: the profile, what is asked for or the file says whether there are words
 to deal with.
 
-encode              [lmm:code] ── encoder               lmm for words that shape the file and are not in it
-encode, with words  lmm:code ── encoder ── lmm:recode
-decode              [lmm:read] ── decoder
-inspect             [lmm:read] ── inspector
-describe            lmm:describe
-reference           inspector:reference
+encode     [lmm:code] ── encoder      lmm for words: those in the file, and those that shape it and are not in it
+decode     [lmm:read] ── decoder
+inspect    [lmm:read] ── inspector
+describe   lmm:describe
+reference  inspector:reference
 """
 
 from __future__ import annotations
@@ -24,16 +23,14 @@ REFERENCE: Final[Route] = ("inspector:reference",)
 
 
 def encode_route(profile: str, caption: str | None = None, focus: str | None = None) -> Route:
-    """Words are written before the latent, which gets what they leave of the budget, and once more knowing the latent.
+    """Words are written before the latent, which gets what they leave of the budget.
 
     Where the file has none, a caption that guides the encoder and words that name what matters most are dealt with
     before it. ``caption``: None for the captioner's, "" for none.
     """
     recipe = recipe_to_write(profile)
-    if recipe.sections:
-        return ("lmm:code", "encoder", "lmm:recode")
     listens = recipe.guided and (caption is None or bool(caption.strip()))
-    return ("lmm:code", "encoder") if listens or focus else ("encoder",)
+    return ("lmm:code", "encoder") if recipe.sections or listens or focus else ("encoder",)
 
 
 def decode_route(file: Picogram) -> Route:

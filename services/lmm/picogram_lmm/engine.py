@@ -21,7 +21,7 @@ KV_CACHE_BYTES = 256 << 20
 """About 5,800 positions of the exact model: 16 requests of 360."""
 
 Prompt = Any
-"""``{"prompt_token_ids": [...]}`` or ``{"prompt_embeds": tensor [n, width] float32}``, as vLLM takes them."""
+"""``{"prompt_token_ids": [...]}``, as vLLM takes it."""
 
 
 def prepare_process() -> None:

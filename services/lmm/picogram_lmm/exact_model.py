@@ -2,12 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exact language model of ``picogram.text.lm.model`` as a model of vLLM's, with the same integer logits.
 
-    token ids, virtual ids, embeddings ── ExactLM.blocks over vLLM's paged cache ── integer logits, float32
+    token ids, virtual ids ── ExactLM.blocks over vLLM's paged cache ── integer logits, float32
 
 vLLM schedules, batches and allocates; the arithmetic is the library's own. Keys and values are integers below 2**20, so
 the engine's float32 cache holds them exactly. A *virtual token* stands for one position of a soft prompt: its keys and
-values in every layer come from a table, and nothing is computed for it. In a prompt of token ids it is an id beyond the
-vocabulary; in a prompt of embeddings it is a row that starts with ``VIRTUAL`` and its number, which no embedding does.
+values in every layer come from a table, and nothing is computed for it. Its id is beyond the vocabulary.
 """
 
 from __future__ import annotations
@@ -29,10 +28,6 @@ from vllm.model_executor.layers.attention import Attention
 from picogram.text.lm.model import MAX_POSITIONS, ExactLM, LMConfig
 
 ARCHITECTURE = "PicogramExactLM"
-VIRTUAL = float(1 << 25)
-"""First number of the row of a virtual token; its second is the token's number. Embeddings lie within +-2**24."""
-EMBEDDING_LIMIT = 1 << 24
-"""Integers up to this are exact in float32, the type in which vLLM carries embeddings."""
 MAX_MODEL_LENGTH = MAX_POSITIONS + 1
 """In vLLM's count, which includes the last token; that one is never fed."""
 _KEY_LIMIT, _VALUE_LIMIT = 1 << 17, 1 << 19
@@ -208,14 +203,9 @@ class PicogramExactLM(nn.Module):
         return self.lm
 
     def embed_input_ids(self, input_ids: Tensor) -> Tensor:
-        """Integers of the residual grid, ``[N, width] float32``; virtual ids give marked rows."""
+        """Integers of the residual grid, ``[N, width] float64``; what virtual ids give means nothing."""
         ids = input_ids.long()
-        number = ids - self.config.vocabulary
-        x = self.loaded.embed(torch.where(number >= 0, 0, ids)).float()
-        x[number >= 0] = 0.0
-        x[number >= 0, 0] = VIRTUAL
-        x[:, 1] = torch.where(number >= 0, number.float(), x[:, 1])
-        return x
+        return self.loaded.embed(torch.where(ids < self.config.vocabulary, ids, 0))
 
     @torch.inference_mode()
     def forward(
@@ -227,21 +217,20 @@ class PicogramExactLM(nn.Module):
         **_: object,
     ) -> Tensor:
         """Residual integers ``[N, width] float64`` after the last layer."""
-        if inputs_embeds is None:
-            if input_ids is None:
-                raise ValueError("neither token ids nor embeddings")
-            inputs_embeds = self.embed_input_ids(input_ids)
-        x, lm = inputs_embeds.double(), self.loaded
+        if input_ids is None:
+            raise ValueError("no token ids")
+        x, lm = self.embed_input_ids(input_ids), self.loaded
         metadata = get_forward_context().attn_metadata
         if not isinstance(metadata, dict):  # a trial run without a cache, to see how much memory it takes
             return lm.blocks(x, positions.long(), lambda index, q, k, v: q.flatten(1))
         step = metadata[self.first_layer]
-        virtual = x[:, 0] == VIRTUAL
+        number = input_ids.long() - self.config.vocabulary
+        virtual = number >= 0
         real = ~virtual
         real[step.num_actual_tokens :] = False
         attend = PagedAttention(lm, self.layers, step, real, positions.long())
         if bool(virtual.any()):
-            table = self.prompts[:, :, x[virtual, 1].long()]
+            table = self.prompts[:, :, number[virtual]]
             for index in range(self.config.layers):
                 attend.store(index, attend.slots[virtual], *table[index])
         out = torch.zeros_like(x)
@@ -251,11 +240,3 @@ class PicogramExactLM(nn.Module):
     def compute_logits(self, hidden_states: Tensor) -> Tensor:
         """Integer logits ``[N, vocabulary] float32``, exact, unscaled; virtual ids have none."""
         return self.loaded.logits(hidden_states).float()
-
-
-def virtual_rows(first: int, count: int, vocabulary: int, width: int) -> Tensor:
-    """Rows ``[count, width] float32`` that stand for the virtual ids from ``first`` on in a prompt of embeddings."""
-    rows = torch.zeros(count, width)
-    rows[:, 0] = VIRTUAL
-    rows[:, 1] = torch.arange(first - vocabulary, first - vocabulary + count)
-    return rows

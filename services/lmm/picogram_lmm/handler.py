@@ -5,7 +5,6 @@
     lmm:describe   picture ── JSON of its description
     lmm:code       picture ── the same picture; facts: the choices of words that its file may carry, coded, and hints for
                    the encoder: what it hears of a caption, where the picture shows what matters most
-    lmm:recode     .pico file, description ── .pico file, its caption coded knowing its latent where that is shorter
     lmm:read       .pico file ── the same file; facts: description, coders, problems; warnings for what cannot be read
 
 Which models do it is the affair of ``Words``: this process's own, or a coder and a captioner on vLLM.
@@ -23,10 +22,10 @@ from picogram.bitstream import MEDIA_TYPE, Picogram, parse
 from picogram.errors import PicogramError, UsageError
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
-from picogram.jobs.words import description_of, plain_description
+from picogram.jobs.words import plain_description
 from picogram.profiles.plain import plain_choices, plain_hints
 from picogram.profiles.recipes import recipe_to_write
-from picogram.profiles.words import Encoded, Given, prepare, recode
+from picogram.profiles.words import Given, prepare
 from picogram.request import EncodeOptions
 from picogram.semantics.description import MASK_SIDES
 from picogram.semantics.words import ReadText, Words, default_words
@@ -50,7 +49,6 @@ class LmmHandler:
         self._tasks: dict[str, Callable[[list[Job]], list[Outcome]]] = {
             "describe": self._describe,
             "code": self._code,
-            "recode": self._recode,
             "read": self._read,
         }
 
@@ -86,18 +84,6 @@ class LmmHandler:
                 facts = {"choices": plain_choices(prepared), "hints": plain_hints(prepared.hints)}
                 outcomes[job.id] = Result(job.payload, _PICTURE, facts, prepared.warnings)
         return [outcomes[job.id] for job in jobs]
-
-    def _recode(self, jobs: list[Job]) -> list[Outcome]:
-        return [self._recode_one(job) for job in jobs]
-
-    def _recode_one(self, job: Job) -> Outcome:
-        plain = job.facts["description"]
-        try:
-            encoded = Encoded(job.payload, (), description_of(plain) if plain else None, job.facts["coders"])
-            shorter = recode(encoded, self._words)
-        except Exception as error:
-            return error
-        return Result(shorter.data, MEDIA_TYPE, {"coders": shorter.coders}, shorter.warnings)
 
     def _read(self, jobs: list[Job]) -> list[Outcome]:
         outcomes: dict[str, Outcome] = {}

@@ -6,8 +6,7 @@
     caption  ──┴─ Semantic.against ──> Meaning ── each decoded picture ──> {"semantic": ..., "agreement": ...}
 
 The embedded space needs no hub, and its values are its own: they compare pictures with each other, not with the CLIP
-scores of papers. ``picogram.semantics.joint_hub`` has a CLIP to put in its place. Profile ``taco`` is trained with the
-embedded space, which flatters its scores there.
+scores of papers. Profile ``taco`` is trained with the embedded space, which flatters its scores there.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from picogram.semantics.joint import Joint, load_joint, similarity
+from picogram.semantics.joint import JointSpace, load_joint, similarity
 
 SEMANTIC, AGREEMENT = "semantic", "agreement"
 MEANING: Final[Mapping[str, str]] = {
@@ -32,7 +31,7 @@ MEANING: Final[Mapping[str, str]] = {
 class Semantic:
     """One joint space for all pictures of a run; ``name`` goes into reports, for values of two spaces do not compare."""
 
-    def __init__(self, joint: Joint | None = None) -> None:
+    def __init__(self, joint: JointSpace | None = None) -> None:
         """``joint``: None: the embedded space. Raises ModelMissing, ModelDamaged with the command that helps."""
         self._joint = joint or load_joint()
 
@@ -50,7 +49,7 @@ class Semantic:
 class Meaning:
     """One original, to compare with."""
 
-    def __init__(self, joint: Joint, image: Tensor, text: Tensor | None) -> None:
+    def __init__(self, joint: JointSpace, image: Tensor, text: Tensor | None) -> None:
         """``image [1, D]``, ``text [1, D]``: unit vectors of ``joint``."""
         self._joint, self._image, self._text = joint, image, text
 

@@ -68,8 +68,7 @@ class Subject:
             return api.encode(self.picture, bytes=budget)
         self.code([said])
         prepared = Prepared((self._choices[said],))
-        encoded = api.assemble(self.picture, prepared, EncodeOptions(bytes=budget, profile=profile))
-        return api.recode(encoded, words=self._words).data
+        return api.assemble(self.picture, prepared, EncodeOptions(bytes=budget, profile=profile)).data
 
     def draw(self, data: bytes, recipe: Recipe | None, drawn: Description | None, seed: int) -> Drawn:
         """The drawing that a profile asks for, whatever profile the file has; without ``recipe`` the base picture."""

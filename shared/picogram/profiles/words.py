@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Encoding with words, in three steps that may run in three places.
+"""Encoding with words, in two steps that may run in two places.
 
     pictures, [Given] ── prepare ──> [Prepared]      describe what nobody gave, then code all that may be written
     picture, Prepared ── assemble ──> Encoded        the latent gets what the words leave of the budget, and the hints
-    Encoded ── recode ──> Encoded                    the caption again, knowing the latent, if that is shorter
 
 Words that a caller gave are kept whatever they cost. A captioner's share a twentieth of the budget: what is too much goes
 in this order, with a warning each: the details of objects, the least sure object, the next, the caption. Where no words
@@ -20,7 +19,6 @@ from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
-from picogram.bitstream import Picogram, parse, serialise
 from picogram.errors import BudgetTooSmall, ModelError, ModelMissing
 from picogram.latent.focus import Focus
 from picogram.profiles import base
@@ -168,21 +166,6 @@ def assemble(
             problem = f"the words leave too little of {budget} bytes for the picture"
     warnings += [f"{last.lost} left out: {problem}"] if problem else []
     return _encoded(picture, last, recipe, budget, rate, warnings, *shape)
-
-
-def recode(encoded: Encoded, words: Words) -> Encoded:
-    """The same file with its caption coded in the context of its latent, if there is such a context and it helps."""
-    file = parse(encoded.data)
-    if encoded.description is None or "caption" not in file.optional:
-        return encoded
-    context = words.context(file.latent, file.header)
-    if context is None:
-        return encoded
-    (sections,) = words.code([Description(encoded.description.caption)], [context])
-    if sections.caption is None or len(sections.caption) >= len(file.optional["caption"]):
-        return encoded
-    shorter = Picogram(file.header, file.latent, file.optional | {"caption": sections.caption})
-    return replace(encoded, data=serialise(shorter), coders=encoded.coders | sections.coders)
 
 
 Steps = list[tuple[Description | None, str]]

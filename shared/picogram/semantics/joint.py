@@ -7,8 +7,8 @@
     caption ── first layers of the language model ── tokens, weighted ── unit ──> text  [B, 256]
 
 Both networks are frozen and shared with the captioner; only the heads are trained, on pairs that have to find each other
-in a batch (Radford et al., CLIP, 2021). ``joint_hub`` puts CLIP itself behind the same interface. Floating point, for
-encoding and measuring only: nothing here ever decides what a file decodes to.
+in a batch (Radford et al., CLIP, 2021). Floating point, for encoding and measuring only: nothing here ever decides what a
+file decodes to.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -45,30 +45,6 @@ WINDOWS: Final = 3
 MAP_SIDE: Final = SIDE // _CELL
 """Cells along a side of the pictures in training."""
 _BATCH: Final = 16
-
-
-class Joint(Protocol):
-    """Whatever knows how well words fit a picture. Vectors are float32 of length 1; their products are -1..1."""
-
-    @property
-    def name(self) -> str:
-        """Which model it is, for reports."""
-
-    @property
-    def scale(self) -> float:
-        """What similarities were multiplied with in training before the softmax: for contrastive losses."""
-
-    def image(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """``[B, D]`` of "RGB" pictures of any size, without gradients."""
-
-    def pixels(self, pixels: Tensor) -> Tensor:
-        """``[B, D]`` of ``pixels [B, 3, H, W] float 0..1``; gradients flow to them."""
-
-    def text(self, captions: Sequence[str]) -> Tensor:
-        """``[B, D]`` of captions, without gradients; an empty one has a vector too."""
-
-    def image_map(self, picture: Image.Image, side: int = MAP_SIDE) -> Tensor:
-        """``[side, side, D]``: what is in each cell of an "RGB" picture that is squashed to a square."""
 
 
 def similarity(images: Tensor, texts: Tensor) -> Tensor:
@@ -142,7 +118,7 @@ class JointHeads(nn.Module):
 
 
 class JointSpace:
-    """The embedded ``Joint``."""
+    """How well words fit a picture. Vectors are float32 of length 1; their products are -1..1."""
 
     def __init__(
         self,
@@ -156,11 +132,6 @@ class JointSpace:
         self.name, self.net, self.tokens = name, net, tokens
         self.heads = heads.eval().requires_grad_(False)
         self.model = first_layers(model, heads.config.layers)
-
-    @property
-    def scale(self) -> float:
-        """What similarities were multiplied with in training before the softmax."""
-        return float(self.heads.log_scale.exp())
 
     @torch.no_grad()
     def image(self, pictures: Sequence[Image.Image]) -> Tensor:

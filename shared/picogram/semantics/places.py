@@ -76,7 +76,7 @@ class FeatureJoint(Protocol):
     """What is needed of a joint space."""
 
     def text(self, captions: Sequence[str]) -> Tensor:
-        """As ``Joint.text``."""
+        """As ``JointSpace.text``."""
 
     def cells(self, features: Features) -> Tensor:
         """As ``JointSpace.cells``."""

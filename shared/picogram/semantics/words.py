@@ -12,21 +12,20 @@ the language model, texts are coded by the coders that need none, and read if su
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
-from picogram.bitstream import Header, Picogram
-from picogram.errors import CorruptBitstream, ModelError, ModelMissing, PicogramError
+from picogram.bitstream import Picogram
+from picogram.errors import ModelError, ModelMissing, PicogramError
 from picogram.semantics.description import Description, Region, objects_text
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from PIL import Image
-    from torch import Tensor
 
     from picogram.latent.focus import Focus
     from picogram.text.coder import CodedText, TextCoder
@@ -80,7 +79,6 @@ class ReadText:
 class _Reading:
     """A file's text sections on their way out."""
 
-    file: Picogram
     texts: dict[str, bytes] = field(default_factory=dict)
     masks: bytes = b""
     coders: dict[str, str] = field(default_factory=dict)
@@ -109,13 +107,10 @@ class Words:
                 self._captioner = _load_captioner()
         return self._captioner.describe(pictures, objects, side)
 
-    def code(
-        self, descriptions: Sequence[Description], contexts: Sequence[Tensor | None] | None = None
-    ) -> list[TextSections]:
+    def code(self, descriptions: Sequence[Description]) -> list[TextSections]:
         """The shortest sections for each description: always a caption, objects only if there are some.
 
-        ``contexts``: for each description what ``context`` gives for the latent it goes with, or None. Raises
-        UsageError for texts that cannot be coded and ModelDamaged.
+        Raises UsageError for texts that cannot be coded and ModelDamaged.
         """
         from picogram.text.coder import PULL_COMMAND, TextCoder
 
@@ -125,18 +120,13 @@ class Words:
         except ModelMissing:
             coder = TextCoder()
             warnings = (f"coded without the language model, in more bytes: run `{PULL_COMMAND}`",)
-        captions = [d.caption for d in descriptions]
-        if contexts is None:
-            coded = _coded_once(coder, captions)
-            of_captions = [coded[caption] for caption in captions]
-        else:
-            of_captions = coder.encode(captions, contexts)
+        of_captions = _coded_once(coder, [d.caption for d in descriptions])
         of_objects = _coded_once(
             coder, [objects_text(d.objects) for d in descriptions if d.objects], _OBJECT_PROMPTS
         )
         return [
-            _sections(description, caption, of_objects.get(objects_text(description.objects)), warnings)
-            for description, caption in zip(descriptions, of_captions, strict=True)
+            _sections(d, of_captions[d.caption], of_objects.get(objects_text(d.objects)), warnings)
+            for d in descriptions
         ]
 
     def read(self, files: Sequence[Picogram]) -> list[ReadText]:
@@ -144,34 +134,14 @@ class Words:
         readings = [_taken_apart(file) for file in files]
         waiting = [(reading, name) for reading in readings for name in reading.texts]
         sections = [reading.texts[name] for reading, name in waiting]
-        contexts = [
-            partial(self._needed_context, reading.file) if name == "caption" else None
-            for reading, name in waiting
-        ]
         exact = any(reading.coders[name] == _EXACT for reading, name in waiting)
         found: dict[int, dict[str, str]] = {id(reading): {} for reading in readings}
-        for (reading, name), text in zip(waiting, self._decode(sections, contexts, exact), strict=True):
+        for (reading, name), text in zip(waiting, self._decode(sections, exact), strict=True):
             if isinstance(text, PicogramError):
                 reading.problems[name] = str(text)
             else:
                 found[id(reading)][name] = text
         return [_put_together(reading, found[id(reading)]) for reading in readings]
-
-    def context(self, latent: bytes, header: Header) -> Tensor | None:
-        """What the text coder may know of a picture from its latent section, ``[n, width]`` integers.
-
-        None: the text model here does not use pictures of that latent model. Raises CorruptBitstream for a latent that
-        cannot be decoded.
-        """
-        from picogram.text.lm.load import load_context
-
-        network = load_context(header.model)
-        if network is None:
-            return None
-        from picogram.latent.codec import load_codec
-
-        steps, rate = load_codec(header.model).steps(latent, *header.coded_size)
-        return network(steps[0], rate)
 
     def hear(self, captions: Sequence[str]) -> list[npt.NDArray[np.float16]]:
         """What a guided encoder hears of captions: ``[T, W]`` each. Raises ModelMissing or ModelDamaged."""
@@ -187,12 +157,6 @@ class Words:
 
         return load_places().find(picture, words)
 
-    def _needed_context(self, file: Picogram) -> Tensor:
-        context = self.context(file.latent, file.header)
-        if context is None:
-            raise CorruptBitstream("the words need a picture context, which the text model does not have")
-        return context
-
     def _text_coder(self) -> TextCoder:
         """The coder with the language model; ModelMissing or ModelDamaged without."""
         with self._lock:
@@ -200,9 +164,7 @@ class Words:
                 self._coder = _load_coder()
             return self._coder
 
-    def _decode(
-        self, sections: Sequence[bytes], contexts: Sequence[Callable[[], Tensor] | None], exact: bool
-    ) -> list[str | PicogramError]:
+    def _decode(self, sections: Sequence[bytes], exact: bool) -> list[str | PicogramError]:
         from picogram.text.coder import TextCoder
 
         problem: ModelError | None = None
@@ -212,7 +174,7 @@ class Words:
                 coder = self._text_coder()
             except ModelError as error:
                 problem = error
-        texts = coder.decode(sections, contexts)
+        texts = coder.decode(sections)
         return [problem if problem and isinstance(text, ModelMissing) else text for text in texts]
 
 
@@ -269,14 +231,13 @@ def _sections(
 
 
 def _coder_name(coded: CodedText) -> str:
-    name = f"{coded.coder}/{coded.kind}" if coded.kind else coded.coder
-    return f"{name}+picture" if coded.context else name
+    return f"{coded.coder}/{coded.kind}" if coded.kind else coded.coder
 
 
 def _taken_apart(file: Picogram) -> _Reading:
     from picogram.text.coder import coder_of
 
-    reading = _Reading(file, problems={name: "it is damaged" for name in file.damaged})
+    reading = _Reading(problems={name: "it is damaged" for name in file.damaged})
     for name, section in file.optional.items():
         try:
             text = section

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Texts to sections and back. A section is one range-coded stream; its first symbol says which coder wrote the rest.
 
-    text ──┬── exact-lm    SmolLM2 in exact integers, with soft prompts and, optionally, the decoded picture as context
+    text ──┬── exact-lm    SmolLM2 in exact integers, with soft prompts
            ├── vllm-float  tokens under any model that vLLM serves; same deployment on both sides
            ├── static      integer counts learnt from captions; needs no torch
            └── raw         UTF-8
@@ -13,7 +13,7 @@ Nothing here checks for damage: the container's checksum does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,11 +24,7 @@ from picogram.text.rangecoder import RangeDecoder, RangeEncoder
 from picogram.text.raw import MAX_CHARACTERS
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from picogram.text.lm.coder import Candidate, LMCoder
-
-    Context = Tensor | Callable[[], Tensor] | None
 
 CODERS = ("exact-lm", "static", "vllm-float", "raw")
 PULL_COMMAND = "picogram models pull text"
@@ -54,7 +50,6 @@ class CodedText:
     section: bytes
     coder: str
     kind: str = ""
-    context: bool = False
     ideal_bits: float | None = None
 
 
@@ -67,13 +62,11 @@ class TextCoder:
     def encode(
         self,
         texts: Sequence[str],
-        contexts: Sequence[Tensor | None] | None = None,
         coders: Sequence[str] = CODERS,
         kinds: Sequence[str] | None = None,
     ) -> list[CodedText]:
         """A section for each text, the shortest among ``coders``, each checked by decoding it.
 
-        ``contexts``: what ``picture_context`` makes of the latent that the reader will have, ``[n, width]``, or None.
         ``kinds``: soft prompts to try; by default those that suit the length. Raises UsageError for texts over
         MAX_CHARACTERS or with lone surrogates, and for unknown coders; ModelMissing if no coder is left.
         """
@@ -81,10 +74,9 @@ class TextCoder:
             check_text(text)
         if unknown := set(coders) - set(CODERS):
             raise UsageError(f"unknown text coder {sorted(unknown)[0]!r}; there are {', '.join(CODERS)}")
-        contexts = contexts or [None] * len(texts)
         options: list[list[CodedText]] = [[] for _ in texts]
         if self.lm and "exact-lm" in coders:
-            self._add_exact(options, texts, contexts, kinds)
+            self._add_exact(options, texts, kinds)
         if self.floats and "vllm-float" in coders:
             self._add_float(options, texts, self.floats)
         for found, text in zip(options, texts, strict=True):
@@ -92,18 +84,14 @@ class TextCoder:
             if not found:
                 raise ModelMissing(f"none of {', '.join(coders)} can code this text: run `{PULL_COMMAND}`")
         chosen = [min(found, key=lambda c: len(c.section)) for found in options]
-        self._check(chosen, texts, contexts)
+        self._check(chosen, texts)
         return chosen
 
-    def decode(
-        self, sections: Sequence[bytes], contexts: Sequence[Context] | None = None
-    ) -> list[str | PicogramError]:
+    def decode(self, sections: Sequence[bytes]) -> list[str | PicogramError]:
         """The text of each section, or the error that says why there is none.
 
-        Errors: CorruptBitstream, UnknownModel, ModelMissing. ``contexts``: for each section what ``encode`` was given,
-        or a function that computes it when it is needed.
+        Errors: CorruptBitstream, UnknownModel, ModelMissing.
         """
-        contexts = contexts or [None] * len(sections)
         found: list[str | PicogramError | None] = [None] * len(sections)
         waiting: dict[str, list[tuple[int, RangeDecoder]]] = {"exact-lm": [], "vllm-float": []}
         for index, section in enumerate(sections):
@@ -116,7 +104,7 @@ class TextCoder:
                     found[index] = (raw if coder == "raw" else static).read(decoder)
             except PicogramError as error:
                 found[index] = error
-        self._read_exact(waiting["exact-lm"], contexts, found)
+        self._read_exact(waiting["exact-lm"], found)
         self._read_float(waiting["vllm-float"], found)
         return [text if text is not None else CorruptBitstream("no text") for text in found]
 
@@ -124,18 +112,14 @@ class TextCoder:
         self,
         options: list[list[CodedText]],
         texts: Sequence[str],
-        contexts: Sequence[Tensor | None],
         kinds: Sequence[str] | None,
     ) -> None:
         assert self.lm is not None  # noqa: S101 - checked by the caller
         wanted = [[k for k in kinds or _kinds(text) if k in self.lm.prompts] for text in texts]
-        for found, candidates in zip(options, self.lm.candidates(texts, wanted, contexts), strict=True):
-            coded = [
-                CodedText(exact_section(c), "exact-lm", c.mode.kind, c.mode.context, c.bits)
-                for c in candidates
-            ]
+        for found, candidates in zip(options, self.lm.candidates(texts, wanted), strict=True):
+            coded = [CodedText(exact_section(c), "exact-lm", c.mode.kind, c.bits) for c in candidates]
             if coded:
-                found.append(min(coded, key=lambda c: (len(c.section), c.ideal_bits, c.context)))
+                found.append(min(coded, key=lambda c: (len(c.section), c.ideal_bits)))
 
     def _add_float(self, options: list[list[CodedText]], texts: Sequence[str], floats: FloatCoder) -> None:
         encoders = [_started("vllm-float") for _ in texts]
@@ -144,16 +128,13 @@ class TextCoder:
             found.append(CodedText(encoder.finish(), "vllm-float"))
 
     def _read_exact(
-        self,
-        waiting: list[tuple[int, RangeDecoder]],
-        contexts: Sequence[Context],
-        found: list[str | PicogramError | None],
+        self, waiting: list[tuple[int, RangeDecoder]], found: list[str | PicogramError | None]
     ) -> None:
         if waiting and self.lm is None:
             for index, _ in waiting:
                 found[index] = ModelMissing(f"the words need the language model: run `{PULL_COMMAND}`")
         elif waiting and self.lm is not None:
-            texts = self.lm.read([d for _, d in waiting], [contexts[i] for i, _ in waiting])
+            texts = self.lm.read([d for _, d in waiting])
             for (index, _), text in zip(waiting, texts, strict=True):
                 found[index] = text
 
@@ -167,10 +148,8 @@ class TextCoder:
             for (index, _), text in zip(waiting, self.floats.read([d for _, d in waiting]), strict=True):
                 found[index] = text
 
-    def _check(
-        self, chosen: list[CodedText], texts: Sequence[str], contexts: Sequence[Tensor | None]
-    ) -> None:
-        for text, back in zip(texts, self.decode([c.section for c in chosen], contexts), strict=True):
+    def _check(self, chosen: list[CodedText], texts: Sequence[str]) -> None:
+        for text, back in zip(texts, self.decode([c.section for c in chosen]), strict=True):
             if back != text:
                 raise SelfCheckFailed("a coded text does not decode to itself on this machine")
 

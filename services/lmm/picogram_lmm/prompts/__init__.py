@@ -22,11 +22,6 @@ class Question:
     text: str
     max_tokens: int
 
-    @property
-    def label(self) -> str:
-        """For example ``caption-1``."""
-        return f"{self.id}-{self.version}"
-
 
 @cache
 def question(name: str) -> Question:

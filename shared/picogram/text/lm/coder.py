@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Texts as arithmetic-coded tokens under the exact language model.
 
-    [soft prompt | context | start token | tokens ...] ── exact logits ── integer counts ── range coder
-                                          each token, then an end token
+    [soft prompt | start token | tokens ...] ── exact logits ── integer counts ── range coder
+                                each token, then an end token
 
-Writing runs every candidate (kind of prompt, with or without context) through one batched forward pass and keeps the
+Writing runs every candidate (kind of prompt) through one batched forward pass and keeps the
 shortest. Reading steps token by token, for all texts of a batch at once.
 """
 
@@ -64,62 +64,44 @@ class LMCoder:
     batch = BATCH
 
     def __init__(self, model: ExactLM, tokens: Tokens, prompts: dict[str, Tensor]) -> None:
-        """``prompts``: by name (``Mode.prompt``), integers ``[layers, 2, n, kv * d]`` of keys and values."""
+        """``prompts``: by kind, integers ``[layers, 2, n, kv * d]`` of keys and values."""
         self.model, self.tokens, self.prompts = model, tokens, prompts
 
-    def candidates(
-        self, texts: Sequence[str], kinds: Sequence[Sequence[str]], contexts: Sequence[Tensor | None]
-    ) -> list[list[Candidate]]:
-        """For each text, a candidate per kind in ``kinds``; with a context ``[n, width]``, one more if there is a prompt.
-
-        A text of more than MAX_TOKENS tokens has none.
-        """
-        rows: list[tuple[int, Mode, list[int], Tensor | None]] = []
+    def candidates(self, texts: Sequence[str], kinds: Sequence[Sequence[str]]) -> list[list[Candidate]]:
+        """For each text, a candidate per kind in ``kinds``; a text of more than MAX_TOKENS tokens has none."""
+        rows: list[tuple[int, Mode, list[int]]] = []
         for index, text in enumerate(texts):
             ids = self.tokens.split(text)
             if len(ids) > MAX_TOKENS:
                 continue
             multiline = END_OF_LINE in ids
             ids.append(END_OF_TEXT if multiline else END_OF_LINE)
-            for kind in kinds[index]:
-                rows.append((index, Mode(kind, False, multiline), ids, None))
-                if contexts[index] is not None and Mode(kind, True).prompt in self.prompts:
-                    rows.append((index, Mode(kind, True, multiline), ids, contexts[index]))
+            rows += [(index, Mode(kind, multiline), ids) for kind in kinds[index]]
         found: list[list[Candidate]] = [[] for _ in texts]
         rows.sort(key=lambda row: len(row[2]))
         for start in range(0, len(rows), self.batch):
             part = rows[start : start + self.batch]
-            modes, ids_of, context_of = [r[1] for r in part], [r[2] for r in part], [r[3] for r in part]
-            for row, symbols in zip(part, self.write_rows(modes, ids_of, context_of), strict=True):
-                found[row[0]].append(Candidate(row[1], (MODEL_SYMBOL, *row[1].symbols(), *symbols)))
+            written = self.write_rows([mode for _, mode, _ in part], [ids for _, _, ids in part])
+            for (index, mode, _), symbols in zip(part, written, strict=True):
+                found[index].append(Candidate(mode, (MODEL_SYMBOL, *mode.symbols(), *symbols)))
         return found
 
     def read(
-        self,
-        decoders: Sequence[RangeDecoder],
-        contexts: Sequence[Tensor | Callable[[], Tensor] | None],
-        stop: Callable[[], bool] = lambda: False,
+        self, decoders: Sequence[RangeDecoder], stop: Callable[[], bool] = lambda: False
     ) -> list[str | PicogramError]:
         """The texts of streams that stand behind the coder's id; a stream that makes no sense gives an error instead.
 
-        ``contexts``: what a text coded with context needs, or a function that computes it only then. ``stop`` is asked
-        between steps.
+        ``stop`` is asked between steps.
         """
         readings: list[_Reading | PicogramError] = []
-        needed: list[Tensor | None] = []
-        for decoder, context in zip(decoders, contexts, strict=True):
+        for decoder in decoders:
             try:
-                mode = read_mode(decoder, self.prompts)
-                if mode.context and context is None:
-                    raise CorruptBitstream("the words need a picture that is not there")
-                seen = (context() if callable(context) else context) if mode.context else None
-                readings.append(_Reading(decoder, mode))
-                needed.append(seen)
+                readings.append(_Reading(decoder, read_mode(decoder, self.prompts)))
             except PicogramError as error:
                 readings.append(error)
         alive = [r for r in readings if isinstance(r, _Reading)]
         for start in range(0, len(alive), self.batch):
-            self.read_rows(alive[start : start + self.batch], needed[start : start + self.batch], stop)
+            self.read_rows(alive[start : start + self.batch], stop)
         return [r if isinstance(r, PicogramError) else self._text(r) for r in readings]
 
     def _text(self, reading: _Reading) -> str | PicogramError:
@@ -128,28 +110,18 @@ class LMCoder:
         except PicogramError as error:
             return error
 
-    def start(self, modes: Sequence[Mode], contexts: Sequence[Tensor | None], room: int) -> Cache:
-        """A cache with each row's soft prompt and context in it, ready for the start token."""
-        longest = max(self.prompts[m.prompt].shape[2] for m in modes)
-        widest = max(0 if c is None else len(c) for c in contexts)
-        cache = Cache(self.model.config, len(modes), min(MAX_POSITIONS, longest + widest + 1 + room))
+    def start(self, modes: Sequence[Mode], room: int) -> Cache:
+        """A cache with each row's soft prompt in it, ready for the start token."""
+        longest = max(self.prompts[m.kind].shape[2] for m in modes)
+        cache = Cache(self.model.config, len(modes), min(MAX_POSITIONS, longest + 1 + room))
         for row, mode in enumerate(modes):
-            cache.preset(row, self.prompts[mode.prompt])
-        if widest:
-            x = torch.zeros(len(modes), widest, self.model.config.width, dtype=torch.float64)
-            counts = torch.tensor([0 if c is None else len(c) for c in contexts])
-            for row, context in enumerate(contexts):
-                if context is not None:
-                    x[row, : len(context)] = context
-            self.model.forward(x, cache, counts)
+            cache.preset(row, self.prompts[mode.kind])
         return cache
 
-    def write_rows(
-        self, modes: list[Mode], ids_of: list[list[int]], contexts: list[Tensor | None]
-    ) -> Iterable[tuple[Symbol, ...]]:
+    def write_rows(self, modes: list[Mode], ids_of: list[list[int]]) -> Iterable[tuple[Symbol, ...]]:
         """The symbols of each row's tokens, the end token included."""
         longest = max(len(ids) for ids in ids_of)
-        cache = self.start(modes, contexts, longest)
+        cache = self.start(modes, longest)
         inputs = torch.zeros(len(modes), longest, dtype=torch.int64)
         for row, ids in enumerate(ids_of):
             inputs[row, 1 : len(ids)] = torch.tensor(ids[:-1])
@@ -163,11 +135,9 @@ class LMCoder:
                 symbols += [symbol(line, token) for line, token in zip(cumulated, part, strict=True)]
             yield tuple(symbols)
 
-    def read_rows(
-        self, readings: list[_Reading], contexts: list[Tensor | None], stop: Callable[[], bool]
-    ) -> None:
+    def read_rows(self, readings: list[_Reading], stop: Callable[[], bool]) -> None:
         """Fill in the tokens of ``readings``, one step at a time for all."""
-        cache = self.start([r.mode for r in readings], contexts, 48)
+        cache = self.start([r.mode for r in readings], 48)
         alive, last = list(readings), [END_OF_TEXT] * len(readings)
         while alive and not stop():
             x = self.model.embed(torch.tensor(last)[:, None])

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a text coded by the language model says of itself first: model, kind of prompt, context, how it ends.
+"""What a text coded by the language model says of itself first: model, kind of prompt, how it ends.
 
 Each choice is a symbol with a fixed table of counts, so common choices cost a fraction of a bit.
 """
@@ -22,6 +22,7 @@ TEXT_MODEL = 1
 
 _KIND_COUNTS = (152, 84, 8, 8, 1, 1, 1, 1)
 _CONTEXT_COUNTS = (252, 4)
+"""Whether the decoded picture is part of the prompt: reserved, always 0 in files of this text model."""
 _END_COUNTS = (252, 4)
 _MODEL_COUNTS = (2, 240, *[1] * 14)
 
@@ -31,10 +32,9 @@ MODEL_SYMBOL = fixed_symbol(_MODEL_COUNTS, TEXT_MODEL)
 
 @dataclass(frozen=True)
 class Mode:
-    """``kind`` of prompt, whether the decoded picture is context, whether newlines occur in the text."""
+    """``kind`` of prompt, whether newlines occur in the text."""
 
     kind: str
-    context: bool = False
     multiline: bool = False
 
     @property
@@ -42,16 +42,11 @@ class Mode:
         """The token that ends the text."""
         return END_OF_TEXT if self.multiline else END_OF_LINE
 
-    @property
-    def prompt(self) -> str:
-        """The soft prompt it starts with: with a picture behind it, a prompt tuned beside pictures."""
-        return f"{self.kind}.context" if self.context else self.kind
-
     def symbols(self) -> tuple[Symbol, ...]:
         """The mode as symbols of a range coder."""
         return (
             fixed_symbol(_KIND_COUNTS, KINDS.index(self.kind)),
-            fixed_symbol(_CONTEXT_COUNTS, self.context),
+            fixed_symbol(_CONTEXT_COUNTS, 0),
             fixed_symbol(_END_COUNTS, self.multiline),
         )
 
@@ -63,9 +58,8 @@ def read_mode(decoder: RangeDecoder, known: Collection[str]) -> Mode:
         raise UnknownModel(f"the words need text model {model}; installed: {TEXT_MODEL}")
     kind = read_fixed(decoder, _KIND_COUNTS)
     context, multiline = read_fixed(decoder, _CONTEXT_COUNTS), read_fixed(decoder, _END_COUNTS)
-    mode = Mode(KINDS[kind] if kind < len(KINDS) else str(kind), bool(context), bool(multiline))
-    if mode.prompt not in known:
-        raise CorruptBitstream(
-            f"the words use prompt {mode.prompt}, which text model {TEXT_MODEL} does not have"
-        )
-    return mode
+    name = KINDS[kind] if kind < len(KINDS) else str(kind)
+    if context or name not in known:
+        name += ".context" if context else ""
+        raise CorruptBitstream(f"the words use prompt {name}, which text model {TEXT_MODEL} does not have")
+    return Mode(name, bool(multiline))
