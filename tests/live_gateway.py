@@ -27,6 +27,7 @@ from picogram_gateway.settings import Settings
 
 MASK = ["." * 8] * 4 + ["#" * 8] * 4
 SEEN = {"caption": "A red dog.", "objects": [{"name": "dog", "detail": "red", "mask": MASK}]}
+ODD = ("the \u202ewords are \\odd",)
 
 
 @dataclass
@@ -86,18 +87,15 @@ def _decode(job: Job) -> Outcome:
 def _words(job: Job) -> Outcome:
     if job.task == "describe":
         return Result(json.dumps(SEEN).encode(), "application/json")
-    if job.task != "code":
-        facts: dict[str, Any] = {}
-        if job.task == "read":
-            (text,) = TextCoder().decode([parse(job.payload).optional["caption"]])
-            facts = {"description": {"caption": text, "objects": []}}
-        return Result(job.payload, MEDIA_TYPE, facts, ("the \u202ewords are \\odd",))
+    if job.task == "read":
+        (text,) = TextCoder().decode([parse(job.payload).optional["caption"]])
+        return Result(job.payload, MEDIA_TYPE, {"description": {"caption": text, "objects": []}}, ODD)
     caption = job.options.get("caption")
     description = {"caption": SEEN["caption"] if caption is None else caption, "objects": []}
     if job.options["profile"] in ("base", "taco"):
         heard = {"heard": description["caption"]} if job.options["profile"] == "taco" else {}
         return Result(job.payload, MEDIA_TYPE, {"hints": heard})
-    return Result(job.payload, MEDIA_TYPE, {"description": description})
+    return Result(job.payload, MEDIA_TYPE, {"description": description}, ODD)
 
 
 @contextmanager
