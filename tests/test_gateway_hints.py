@@ -13,6 +13,8 @@ import pytest
 from gateway_apps import CAPTION, check_problem, image, latent, make_app
 from starlette.testclient import TestClient
 
+from picogram.errors import UsageError
+from picogram.request import EncodeOptions
 from picogram_gateway.answers import MAX_CAPTION_HEADER
 from picogram_gateway.steps import encode_route
 
@@ -129,3 +131,19 @@ def test_the_interface_is_described(client: TestClient) -> None:
     example = parameters["focus_mask"]["schema"]["examples"][0]
     assert client.post("/v1/encode", params={"focus_mask": example}, content=image()).status_code == 200
     assert "X-Picogram-Heard" in described["responses"]["200"]["headers"]
+
+
+@pytest.mark.parametrize("query", ["bytes=300&bytes=100", "effort=1&bytes=300&effort=1"])
+def test_an_argument_that_comes_twice_is_refused(client: TestClient, query: str) -> None:
+    problem = check_problem(client.post(f"/v1/encode?{query}", content=image()), 422, "usage")
+    assert "more than once" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("bpp", "1e9"), ("bytes", "0"), ("quality", "101"), ("effort", "3")]
+)
+def test_a_value_is_refused_with_the_words_of_the_library(client: TestClient, name: str, value: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        EncodeOptions(**{name: float(value) if name in ("bpp", "quality") else int(value)})
+    problem = check_problem(client.post(f"/v1/encode?{name}={value}", content=image()), 422, "usage")
+    assert str(refused.value) in problem["detail"]

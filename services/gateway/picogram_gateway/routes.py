@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import (
     BaseModel,
@@ -40,7 +41,15 @@ from picogram_gateway.settings import Settings
 from picogram_gateway.views import worker_view
 from picogram_gateway.wishes import Asked
 
-router = APIRouter()
+
+def _each_once(request: Request) -> None:
+    """Of two values for one argument neither is more meant than the other: a 422 problem."""
+    counted = Counter(name for name, _ in request.query_params.multi_items())
+    if twice := sorted(name for name, count in counted.items() if count > 1):
+        raise ProblemError(422, "usage", "Invalid arguments", f"{twice[0][:40]} is given more than once")
+
+
+router = APIRouter(dependencies=[Depends(_each_once)])
 
 
 class Arguments(BaseModel):
