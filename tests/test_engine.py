@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -358,3 +359,12 @@ def test_a_log_whose_last_line_was_cut_does_not_stop_a_run(tmp_path: Path) -> No
     again = engine(tmp_path)
     assert again.step > 0
     assert all(json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
+
+
+def test_a_folder_of_another_recipe_is_not_gone_on_with(tmp_path: Path) -> None:
+    first = engine(tmp_path)
+    first.one_step(first._begin())
+    first.save()
+    with pytest.raises(ValueError, match="other phases"):
+        engine(tmp_path, [replace(PHASES[0], lr=0.1), PHASES[1]])
+    assert engine(tmp_path, [PHASES[0], replace(PHASES[1], lr=0.1)]).step == 1  # what is to come may change

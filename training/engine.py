@@ -20,7 +20,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -157,6 +157,11 @@ class Engine:
     def load(self, path: Path) -> None:
         """Continue from a checkpoint; it is our own file."""
         state = torch.load(path, map_location=self.task.device, weights_only=False)
+        begun = state["phases"][: state["phase"] + 1]
+        if begun != [_kind(phase) for phase in self.phases[: len(begun)]]:
+            raise ValueError(
+                f"{path} is of a run with other phases: take another folder, or the recipe of that run"
+            )
         self.task.model.load_state_dict(state["model"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
@@ -186,6 +191,7 @@ class Engine:
             return
         device = self.task.device
         state = {name: getattr(self, name) for name in self.COUNTERS} | {
+            "phases": [_kind(phase) for phase in self.phases],
             "model": self.task.model.state_dict(),
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
@@ -342,6 +348,11 @@ def holding(model: nn.Module, weights: Weights) -> Iterator[None]:
     finally:
         model.load_state_dict(own)
         model.train(training)
+
+
+def _kind(phase: Phase) -> dict[str, Any]:
+    """All but its length, which may change between two calls."""
+    return {k: v for k, v in asdict(phase).items() if k not in ("samples", "steps")}
 
 
 def weights_of(path: Path) -> Weights:

@@ -58,11 +58,10 @@ def train(args: argparse.Namespace) -> None:
     )
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
-    engine = engine_of(options, task_of(options))
+    planned = [Phase.of(p) for p in json.loads(plan.read_text())] if plan.exists() else None
+    engine = engine_of(options, task_of(options), planned)
     with carrier.Courier(engine, args.out):
-        if plan.exists():
-            engine.phases = [Phase.of(p) for p in json.loads(plan.read_text())]
-        else:
+        if planned is None:
             left = end + (args.of or args.seconds) - args.seconds - time.time()
             engine.phases = carrier.spread(engine, read_phases(args.recipe), left, args.trial)
             plan.write_text(json.dumps([asdict(p) for p in engine.phases]))

@@ -15,13 +15,14 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from training.engine import Engine, Every
 from training.latent.task import LatentTask, bank, device_of, made
-from training.phases import read_phases, scaled
+from training.phases import Phase, read_phases, scaled
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -43,9 +44,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     return found
 
 
-def engine_of(args: argparse.Namespace, task: LatentTask) -> Engine:
-    """A run as the options say."""
-    phases = read_phases(args.recipe)
+def engine_of(args: argparse.Namespace, task: LatentTask, planned: Sequence[Phase] | None = None) -> Engine:
+    """A run as the options say; ``planned``: instead of the recipe's phases."""
+    phases = list(planned or read_phases(args.recipe))
     if args.samples:
         phases = scaled(phases, args.samples)
     every = Every(log=args.log_every, save_seconds=args.save_every)
