@@ -26,6 +26,7 @@ def ship(
     folder: Path, kind: str, model: int, tensors: dict[str, Tensor], about: dict[str, Any]
 ) -> dict[str, Any]:
     """Write ``KIND-MODEL.safetensors`` and ``.json``; the manifest, of which ``about`` is the end."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{kind}-{model}.safetensors"
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)
     data = path.read_bytes()
