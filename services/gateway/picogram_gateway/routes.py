@@ -25,7 +25,7 @@ from pydantic import (
 from picogram.diffusion.stages import MAX_GUIDANCE, MAX_SEED
 from picogram.errors import UnsupportedProfile, UsageError
 from picogram.images import DEFAULT_LIMITS, MEDIA_TYPES
-from picogram.jobs.words import MAX_JSON_CHARACTERS, focus_mask_of_json, objects_of_json
+from picogram.jobs.words import MAX_JSON_CHARACTERS, read_json
 from picogram.profiles.drawing import MOST_STEPS
 from picogram.profiles.recipes import MAX_EFFORT, MAX_FOCUS_CHARACTERS
 from picogram.request import BPP_RANGE, MOST_BYTES, MOST_QUALITY, EncodeOptions
@@ -153,14 +153,11 @@ class EncodeQuery(Arguments):
         return self._plain
 
     def _asked(self) -> EncodeOptions:
-        given = self.model_dump(by_alias=True, exclude={"objects", "focus_mask"})
-        objects = None if self.objects is None else objects_of_json(self.objects)
-        if self.focus_mask is None:
-            return EncodeOptions(**given, objects=objects)
-        if self.focus is not None:
-            raise UsageError("give at most one of focus and focus_mask")
-        mask = focus_mask_of_json(self.focus_mask)
-        return EncodeOptions(**given | {"objects": objects, "focus": mask})
+        given = self.model_dump(by_alias=True)
+        for name, what in (("objects", "the objects"), ("focus_mask", "the rows of the focus mask")):
+            if given[name] is not None:
+                given[name] = read_json(given[name], what)
+        return EncodeOptions.of(given)
 
 
 class DecodeQuery(Arguments):

@@ -69,7 +69,7 @@ def objects_of(plain: object) -> tuple[Region, ...]:
 
 def objects_of_json(text: str | bytes) -> tuple[Region, ...]:
     """Objects from the JSON of their list. Raises UsageError for anything else."""
-    return objects_of(_parsed(text, "the objects"))
+    return objects_of(read_json(text, "the objects"))
 
 
 def mask_of(rows: object, what: str = "a mask") -> Mask:
@@ -81,20 +81,14 @@ def mask_of(rows: object, what: str = "a mask") -> Mask:
     return np.array([[cell == _MARKS[1] for cell in row] for row in rows], dtype=np.bool_)
 
 
-def focus_mask_of_json(text: str) -> Mask:
-    """What matters most, from the JSON of a mask's rows. Raises UsageError for anything else, and for nothing or all."""
-    mask = mask_of(_parsed(text, "the rows of the focus mask"), "a focus mask")
-    check_focus_mask(mask)
-    return mask
-
-
 def check_focus_mask(mask: Mask) -> None:
     """UsageError where nothing, or everything, is said to matter most."""
     if mask.all() or not mask.any():
         raise UsageError("the focus mask tells nothing: all of its cells are the same")
 
 
-def _parsed(text: str | bytes, what: str) -> object:
+def read_json(text: str | bytes, what: str) -> object:
+    """Plain values that a caller sent as JSON. Raises UsageError for anything else, which it calls ``what``."""
     if len(text) > MAX_JSON_CHARACTERS:
         raise UsageError(f"{what} have more than {MAX_JSON_CHARACTERS:,} characters of JSON")
     try:

@@ -8,6 +8,7 @@ hints ────────────────────────�
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -33,7 +34,7 @@ _SHRINK_BELOW = 2
 """A picture is halved when its budget only reaches rate indices under this at the larger size."""
 
 
-Watch = Callable[[float], None]
+Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Order:
     words: Mapping[str, bytes] = field(default_factory=dict)
     hints: Hints = field(default_factory=Hints)
     effort: int = 0
-    watch: Watch | None = None
+    watch: Progress | None = None
 
 
 _PLAIN = Order()
@@ -138,9 +139,9 @@ def _searched(candidate: _Candidate, plain: bytes, budget: int, order: Order) ->
     return best
 
 
-def _counted(watch: Watch, passes: int) -> Callable[[], None]:
+def _counted(watch: Progress, passes: int) -> Callable[[], None]:
     """Tells how much is done before each pass; those that trim the file come at the end."""
-    done = iter(range(10**9))
+    done = itertools.count()
 
     def tell() -> None:
         watch(min(0.99, next(done) / passes))

@@ -146,7 +146,7 @@ def assemble(
     budget: int | None,
     rate: int,
     effort: int = 0,
-    watch: base.Watch | None = None,
+    watch: base.Progress | None = None,
 ) -> Encoded:
     """The file of an RGB picture: within ``budget`` bytes, or without one at ``rate`` 0..255. ``watch``: see ``Order``.
 
@@ -240,7 +240,7 @@ def _encoded(
     warnings: Sequence[str],
     hints: Hints,
     effort: int,
-    watch: base.Watch | None,
+    watch: base.Progress | None,
 ) -> Encoded:
     words = choice.sections.optional
     chosen = recipe if all(name in words for name in recipe.required) else BASE
