@@ -202,7 +202,7 @@ def test_every_judge_prefers_the_original_and_pulls_towards_it() -> None:
     if found is None:
         pytest.skip("the metrics' weights are not here")
     torch.manual_seed(9)
-    distances = Distances(found, LossWeights(smooth=1, vgg_crop=64, vgg_share=1)).placed(CPU)
+    distances = Distances(found, LossWeights(smooth=1, vgg_crop=64, vgg_share=1)).to(CPU)
     x = torch.from_numpy(np.array(synthetic(5, 96, 96))).permute(2, 0, 1)[None] / 255
     near, far = (distances(x, x + a * torch.randn_like(x)).parts for a in (0.02, 0.3))
     for name in ("charbonnier", "lpips", "lpips_vgg", "dists", "smooth"):

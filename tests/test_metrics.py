@@ -429,3 +429,18 @@ def test_bench_refuses_folders_without_pictures(tmp_path: Path, make: bool) -> N
         folder.mkdir()
     with pytest.raises(PicogramError):
         bench(folder, tmp_path / "out", codecs=["jpeg"])
+
+
+def test_a_metrics_constants_go_to_a_device_with_it() -> None:
+    from picogram.metrics.perceptual import _Metric
+
+    class Constant(_Metric):
+        constants = ("some", "one", "none")
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.some, self.one, self.none = [torch.ones(2), torch.ones(1)], torch.ones(3), None
+
+    there = Constant().to("meta")
+    assert [each.device.type for each in (*there.some, there.one)] == ["meta"] * 3
+    assert there.none is None

@@ -84,21 +84,6 @@ class Distances(nn.Module):
         self.vgg: Dists | None = load_dists(folder, also_lpips=True) if weights.dists else None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def placed(self, device: torch.device) -> Distances:
-        """On a device, the metrics' lists of constants included."""
-        self.to(device)
-        for net in (self.alex, self.vgg):
-            if net is not None and net.heads:
-                net.heads = [head.to(device) for head in net.heads]
-        if self.alex is not None:
-            self.alex.shift, self.alex.scale = self.alex.shift.to(device), self.alex.scale.to(device)
-        if self.vgg is not None:
-            self.vgg.mean, self.vgg.std = self.vgg.mean.to(device), self.vgg.std.to(device)
-            self.vgg.alpha, self.vgg.beta = (
-                [w.to(device) for w in part] for part in (self.vgg.alpha, self.vgg.beta)
-            )
-        return self
-
     def forward(self, x: Tensor, x_hat: Tensor) -> Judged:
         """``x, x_hat [B, 3, H, W]``. All but Charbonnier see the prediction clamped: networks are linear far out."""
         weights = self.weights

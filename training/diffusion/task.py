@@ -93,7 +93,7 @@ class DiffusionTask(Task):
         """The distances change; what their banks hold, and the adversary, stay."""
         self.settings = Settings(**phase.settings)
         weights = LossWeights(**self.settings.loss)  # type: ignore[arg-type]
-        self.distances = Distances(self.metrics, weights, self.features).placed(self.device)
+        self.distances = Distances(self.metrics, weights, self.features).to(self.device)
         self.distances.moments = self.moments
 
     def autocast(self) -> torch.autocast:

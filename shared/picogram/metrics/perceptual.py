@@ -13,9 +13,9 @@ differentiable, so that training and the benchmark share one implementation.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import torch
@@ -160,8 +160,24 @@ def dists_distance(x: list[Tensor], y: list[Tensor], alpha: list[Tensor], beta: 
     return 1 - similarity
 
 
-class Lpips(nn.Module):
+class _Metric(nn.Module):
+    """A network whose constants, which no checkpoint has, go to a device with it: not with every call."""
+
+    constants: tuple[str, ...] = ()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name in self.constants:
+            value = getattr(self, name)
+            moved = [fn(each) for each in value] if isinstance(value, list) else value
+            setattr(self, name, fn(moved) if isinstance(moved, Tensor) else moved)
+        return self
+
+
+class Lpips(_Metric):
     """LPIPS v0.1 with the ``alex`` or ``vgg`` backbone."""
+
+    constants = ("heads", "shift", "scale")
 
     def __init__(self, arrays: dict[str, Any], net: str) -> None:
         super().__init__()
@@ -183,8 +199,10 @@ class Lpips(nn.Module):
         return found
 
 
-class Dists(nn.Module):
+class Dists(_Metric):
     """DISTS; ``also_lpips`` adds LPIPS' VGG heads over the same (L2-pooled) features, nearly free in training."""
+
+    constants = ("heads", "alpha", "beta", "mean", "std")
 
     def __init__(self, arrays: dict[str, Any], weights: dict[str, Tensor], also_lpips: bool = False) -> None:
         super().__init__()
