@@ -17,10 +17,11 @@ Reconstructions are partly imagined: not for evidence, medicine or identity.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from picogram.api import Decoded, Inspection, decode, decode_detailed, encode, encode_detailed, inspect
+from picogram.api import Inspection, decode, decode_detailed, encode, encode_detailed, inspect
 from picogram.bitstream import MEDIA_TYPE, SUFFIX
 from picogram.errors import PicogramError
-from picogram.request import EncodeOptions
+from picogram.request import DecodeOptions, EncodeOptions
+from picogram.results import Decoded, Encoded
 from picogram.semantics.description import Description, Region
 from picogram.version import VERSION
 
@@ -34,9 +35,11 @@ __version__ = VERSION
 __all__ = [
     "MEDIA_TYPE",
     "SUFFIX",
+    "DecodeOptions",
     "Decoded",
     "Description",
     "EncodeOptions",
+    "Encoded",
     "Inspection",
     "PicogramError",
     "Region",

@@ -3,17 +3,16 @@
 """The three verbs: encode, decode, inspect. Models load on first use; importing this is cheap.
 
 ``encode_detailed`` and ``decode_detailed`` also return words and warnings. ``prepare`` and ``assemble`` are the steps of
-encoding with words (``picogram.profiles.words``), for workers of which each holds some of the models.
+encoding with words (``picogram.pipeline``), for workers of which each holds some of the models.
 """
 
 from __future__ import annotations
 
 import builtins
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
+from typing import Any, BinaryIO, Unpack
 
 import numpy as np
 from PIL import Image
@@ -22,28 +21,15 @@ from picogram import images
 from picogram.bitstream import Limits, Picogram, parse
 from picogram.bitstream.container import section_sizes
 from picogram.errors import UsageError
-from picogram.profiles.drawing import Drawing, Watch, draw
-from picogram.profiles.recipes import reading_notes, recipe_to_write
-from picogram.request import EncodeArguments, EncodeOptions, FocusSource, options_of
-from picogram.semantics.description import Description, Region, objects_text
+from picogram.pipeline.draw import Watch, draw
+from picogram.pipeline.prepare import PreparedWords
+from picogram.profiles.registry import profile_of
+from picogram.request import DecodeArguments, DecodeOptions, EncodeArguments, EncodeOptions, options_of
+from picogram.results import Decoded, Encoded
+from picogram.semantics.description import Description, objects_text
 from picogram.semantics.words import ReadText, Words, default_words
 
-if TYPE_CHECKING:
-    from picogram.profiles.words import Encoded, Given, Prepared
-
 ImageSource = Image.Image | np.ndarray[Any, Any] | builtins.bytes | str | Path | BinaryIO
-
-DEFAULT_QUALITY = 35.0
-FINEST_RATE = 255
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """A picture, RGB at its original size; what the file says in words (None: nothing); what was wrong with the words."""
-
-    picture: Image.Image
-    description: Description | None = None
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,100 +106,81 @@ def encode_detailed(
     A captioner's words share a twentieth of the budget: details of objects go first, then objects, then the caption,
     with a warning each; without any words the file has profile base. What was given is never left out.
     """
-    options = options_of(options, arguments)
-    from picogram.profiles import words as steps
-
-    picture, words = _read(image), words or default_words()
-    (prepared,) = steps.prepare([picture], [_given(options)], options.recipe, words)
-    return assemble(picture, prepared, options)
+    asked = options_of(EncodeOptions, options, arguments, "encode")
+    picture = _read(image)
+    (prepared,) = prepare([picture], [asked], words=words)
+    return assemble(picture, prepared, asked)
 
 
 def prepare(
-    images: Sequence[ImageSource],
-    captions: Sequence[str | None],
-    *,
-    objects: Sequence[Sequence[Region] | None] | None = None,
-    focus: Sequence[FocusSource | None] | None = None,
-    profile: str = "stc",
-    words: Words | None = None,
-) -> list[Prepared]:
-    """The words of images, coded together: captions and objects that are given, the captioner's where there is None;
-    and what the encoder is to hear of them.
+    images: Sequence[ImageSource], asked: Sequence[EncodeOptions], *, words: Words | None = None
+) -> list[PreparedWords]:
+    """The words of images, coded together, all for one profile: captions and objects that are given, the captioner's
+    where there is None; and what the encoder is to hear of them.
 
     Raises what ``encode`` does for bad images and captions. Loads no latent model.
     """
-    from picogram.profiles import words as steps
+    from picogram.pipeline import prepare as step
 
-    nothing = [None] * len(captions)
-    given = [
-        _given(EncodeOptions(profile=profile, caption=caption, objects=some, focus=place))
-        for caption, some, place in zip(captions, objects or nothing, focus or nothing, strict=True)
-    ]
-    recipe = recipe_to_write(profile)
-    return steps.prepare([_read(i) for i in images], given, recipe, words or default_words())
+    return step.prepare([_read(image) for image in images], asked, words or default_words())
 
 
 def assemble(
     image: ImageSource,
-    prepared: Prepared,
+    prepared: PreparedWords,
     options: EncodeOptions,
-    watch: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Encoded:
     """The file of an image whose words are ready. Loads no language model.
 
-    ``watch`` hears how much of the search that ``effort`` asks for is done, 0 to 1, and may stop it by raising.
+    ``progress`` hears how much of the search that ``effort`` asks for is done, 0 to 1, and may stop it by raising.
 
     Raises what ``encode`` does for bad images, BudgetTooSmall if words that were given do not fit.
     """
-    from picogram.profiles import words as steps
+    from picogram.pipeline import assemble as step
 
-    picture, budget = _read(image), options.bytes
-    if options.bpp is not None:
-        budget = math.floor(options.bpp * picture.width * picture.height / 8)
-    quality = DEFAULT_QUALITY if options.quality is None else options.quality
-    rate = round(quality / 100 * FINEST_RATE)
-    return steps.assemble(
-        picture, prepared, options.recipe, budget=budget, rate=rate, effort=options.effort, watch=watch
-    )
+    return step.assemble(_read(image), prepared, options, progress)
 
 
 def decode(
     data: builtins.bytes,
+    options: DecodeOptions | None = None,
     *,
     limits: Limits | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    seed: int = 0,
+    **arguments: Unpack[DecodeArguments],
 ) -> Image.Image:
     """The picture of a ``.pico`` file: RGB, at its original size. Raises BitstreamError subclasses.
 
-    ``steps``, ``guidance`` and ``seed`` are those of ``picogram.profiles.drawing.Drawing``; 0 steps give the base
+    ``arguments`` are the fields of ``picogram.DecodeOptions``, unless these are given whole; 0 ``steps`` give the base
     picture. Words are read only if the profile draws by them, and damaged ones do not matter.
     """
-    if steps == 0:
-        return _drawn(_checked(data, limits)[0], None, Drawing(0, guidance, seed))
-    return decode_detailed(data, limits=limits, steps=steps, guidance=guidance, seed=seed).picture
+    asked = options_of(DecodeOptions, options, arguments, "decode")
+    if asked.steps == 0:
+        file = _parse(data, limits)
+        profile_of(file).reading_notes(file)
+        return _drawn(file, None, asked).picture
+    return decode_detailed(data, asked, limits=limits).picture
 
 
 def decode_detailed(
     data: builtins.bytes,
+    options: DecodeOptions | None = None,
     *,
     limits: Limits | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    seed: int = 0,
     words: Words | None = None,
     watch: Watch | None = None,
+    **arguments: Unpack[DecodeArguments],
 ) -> Decoded:
-    """``decode``, with the words and warnings. Words that cannot be read are warnings, never errors.
+    """``decode``, with the words, how the picture was drawn, and warnings. Words that cannot be read are warnings, never
+    errors.
 
     ``watch`` sees the base picture and the progress, and may stop the work by raising.
     """
-    drawing = Drawing(steps, guidance, seed)
-    picogram, notes = _checked(data, limits)
-    read = _read_words(picogram, words)
-    picture = _drawn(picogram, read.description, drawing, watch)
-    return Decoded(picture, read.description, notes + read.warnings)
+    asked = options_of(DecodeOptions, options, arguments, "decode")
+    file = _parse(data, limits)
+    notes = profile_of(file).reading_notes(file)
+    read = _read_words(file, words)
+    return replace(_drawn(file, read.description, asked, watch), warnings=notes + read.warnings)
 
 
 def inspect(
@@ -275,16 +242,10 @@ def _read_words(picogram: Picogram, words: Words | None) -> ReadText:
     return read
 
 
-def _checked(data: builtins.bytes, limits: Limits | None) -> tuple[Picogram, tuple[str, ...]]:
-    """A file that can be drawn, and what to tell about it."""
-    picogram = _parse(data, limits)
-    return picogram, reading_notes(picogram)
-
-
 def _drawn(
-    picogram: Picogram, description: Description | None, drawing: Drawing, watch: Watch | None = None
-) -> Image.Image:
-    (outcome,) = draw([picogram], [description], [drawing], [watch] if watch else None)
+    file: Picogram, description: Description | None, asked: DecodeOptions, watch: Watch | None = None
+) -> Decoded:
+    (outcome,) = draw([file], [description], [asked], [watch] if watch else None)
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -302,16 +263,3 @@ def _read(image: ImageSource) -> Image.Image:
     if isinstance(image, np.ndarray):
         return images.from_array(image)
     return images.read_image(Path(image) if isinstance(image, str) else image)
-
-
-def _given(options: EncodeOptions) -> Given:
-    """What a caller says of a picture."""
-    from picogram.latent.focus import Focus
-    from picogram.profiles.words import Given
-
-    focus = options.focus
-    return Given(
-        options.caption,
-        options.objects,
-        focus if focus is None or isinstance(focus, str) else Focus.of(focus),
-    )

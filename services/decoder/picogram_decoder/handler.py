@@ -11,7 +11,6 @@ A job that is canceled, or that fails, leaves the others of its batch alone.
 from __future__ import annotations
 
 import io
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -20,16 +19,16 @@ from PIL import Image
 
 import picogram
 from picogram.bitstream import Picogram, parse
-from picogram.images import write_image
 from picogram.jobs import Job, Outcome, Result
 from picogram.jobs.control import JobControl
 from picogram.jobs.environment import read_settings
-from picogram.jobs.words import description_of
-from picogram.latent.exact_prior import RATE_COUNT
-from picogram.profiles.drawing import Drawing, draw, plan
-from picogram.profiles.recipes import reading_notes
+from picogram.pipeline.draw import EMBEDDED, draw
+from picogram.pipeline.handovers import Report, WordsRead
+from picogram.profiles.registry import profile_of
+from picogram.request import DecodeOptions
+from picogram.results import Decoded
 from picogram.semantics.description import Description
-from picogram_decoder.settings import EMBEDDED, DecoderSettings
+from picogram_decoder.settings import DecoderSettings
 
 if TYPE_CHECKING:
     from picogram.diffusion.denoiser import Denoiser
@@ -38,7 +37,6 @@ PREVIEW_TYPE: Final = "image/webp"
 PREVIEW_SIDE: Final = 512
 PREVIEW_BYTES: Final = 100_000
 _PREVIEW_QUALITY: Final = 70
-_OPTIONS: Final = ("steps", "guidance", "seed")
 
 
 def handler(jobs: list[Job]) -> list[Outcome]:
@@ -64,8 +62,7 @@ def load_handler(settings: DecoderSettings) -> DecoderHandler:
 class DecoderHandler:
     """``handler(jobs)`` over some model: one outcome per job, in order.
 
-    Options: ``media_type``, PNG by default, and what ``Drawing`` takes. Facts of the result: ``width`` and ``height``,
-    ``steps`` of the last pass (0: nothing was imagined), its ``guidance``, ``seed`` and ``model``.
+    Options: ``media_type``, PNG by default, and those of ``DecodeOptions.plain``.
     """
 
     def __init__(self, denoiser: Denoiser | None = None, name: str = EMBEDDED) -> None:
@@ -75,74 +72,65 @@ class DecoderHandler:
     def __call__(self, jobs: list[Job]) -> list[Outcome]:
         """Raises ModelMissing or ModelDamaged if a picture needs the embedded model and that is not there."""
         outcomes: dict[str, Outcome] = {}
-        orders: list[_Order] = []
+        requests: list[_Request] = []
         for job in jobs:
             try:
-                orders.append(_order(job))
+                requests.append(_request(job))
             except Exception as error:
                 outcomes[job.id] = error
-        pictures = draw(
-            [order.file for order in orders],
-            [order.description for order in orders],
-            [order.drawing for order in orders],
-            [_Watch(order.job.control) for order in orders],
+        drawn = draw(
+            [request.file for request in requests],
+            [request.description for request in requests],
+            [request.options for request in requests],
+            [_JobWatch(request.job.control) for request in requests],
             self._denoiser,
+            self._name,
         )
-        for order, picture in zip(orders, pictures, strict=True):
-            outcomes[order.job.id] = (
-                picture if isinstance(picture, Exception) else self._write(order, picture)
+        for request, decoded in zip(requests, drawn, strict=True):
+            outcomes[request.job.id] = (
+                decoded if isinstance(decoded, Exception) else _result(request, decoded)
             )
         return [outcomes[job.id] for job in jobs]
 
     def warm_up(self) -> None:
         """Load the models by drawing a small gray picture, with a step whatever the profile's default."""
         file = parse(picogram.encode(Image.new("RGB", (64, 64), "gray")))
-        (drawn,) = draw([file], [None], [Drawing(steps=1)], denoiser=self._denoiser)
+        (drawn,) = draw([file], [None], [DecodeOptions(steps=1)], denoiser=self._denoiser)
         if isinstance(drawn, Exception):
             raise drawn
 
-    def _write(self, order: _Order, picture: Image.Image) -> Outcome:
-        media_type = str(order.job.options.get("media_type", "image/png"))
-        try:
-            data = write_image(picture, media_type)
-        except Exception as error:
-            return error
-        facts = {"width": picture.width, "height": picture.height, **self._drawn(order)}
-        return Result(data, media_type, facts, order.notes)
-
-    def _drawn(self, order: _Order) -> dict[str, object]:
-        """How the picture was drawn; the same ``steps`` and ``seed`` give it again."""
-        kind = self._denoiser.kind if self._denoiser else EMBEDDED
-        file, drawing = order.file, order.drawing
-        rate = file.latent[0] / (RATE_COUNT - 1)
-        pixels = math.prod(file.header.coded_size)
-        stages = plan(file.header.profile, kind, rate, order.description, drawing, pixels)
-        last = {"steps": stages[-1].steps, "guidance": stages[-1].guidance} if stages else {"steps": 0}
-        return {**last, "seed": drawing.seed, "model": self._name}
-
 
 @dataclass(frozen=True)
-class _Order:
-    """A job, understood."""
+class _Request:
+    """A job, understood; ``notes``: what to tell about its file."""
 
     job: Job
     file: Picogram
     notes: tuple[str, ...]
     description: Description | None
-    drawing: Drawing
+    options: DecodeOptions
 
 
-def _order(job: Job) -> _Order:
+def _request(job: Job) -> _Request:
     """Raises JobCanceled, UsageError or a BitstreamError."""
     job.control.check()
-    file = parse(job.payload)
-    plain = job.facts.get("description")
-    given = {name: job.options[name] for name in _OPTIONS if job.options.get(name) is not None}
-    return _Order(job, file, reading_notes(file), description_of(plain) if plain else None, Drawing(**given))
+    file, read = parse(job.payload), WordsRead.of(job.facts)
+    notes = profile_of(file).reading_notes(file)
+    return _Request(job, file, notes, read.text.description if read else None, DecodeOptions.of(job.options))
+
+
+def _result(request: _Request, decoded: Decoded) -> Outcome:
+    """The image as it was asked for, and how it was drawn."""
+    media_type = str(request.job.options.get("media_type", "image/png"))
+    try:
+        data = decoded.image_file(media_type)
+    except Exception as error:
+        return error
+    return Result(data, media_type, Report(decoded.facts()).facts() | WordsRead.taken(), request.notes)
 
 
 @dataclass(frozen=True)
-class _Watch:
+class _JobWatch:
     """Passes on to whoever watches the job, and asks whether anybody wants it still. Raises JobCanceled."""
 
     control: JobControl

@@ -5,25 +5,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from picogram.api import assemble
 from picogram.bitstream import MEDIA_TYPE
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
-from picogram.jobs.words import plain_description
-from picogram.latent.focus import Focus
-from picogram.profiles.hints import Hints
-from picogram.profiles.plain import hints_of, prepared_of
-from picogram.profiles.words import Prepared
+from picogram.pipeline.handovers import Report, WordsToWrite
+from picogram.pipeline.prepare import PreparedWords
 from picogram.request import EncodeOptions
 
 
 def handler(jobs: list[Job]) -> list[Outcome]:
     """Encode each job's payload under its options, those of ``EncodeOptions.plain``.
 
-    Words and hints come from the facts that the step ``lmm:code`` left; facts are updated with what of the words is in
-    the file, and which caption was ``heard``.
+    Words and hints come from the step ``lmm:code``; the report says what is in the file.
     """
     return [_encode(job) for job in jobs]
 
@@ -32,23 +27,21 @@ def warm_up() -> None:
     """Load the models by coding a small gray picture."""
     from PIL import Image
 
-    assemble(Image.new("RGB", (64, 64), "gray"), Prepared(), EncodeOptions())
+    assemble(Image.new("RGB", (64, 64), "gray"), PreparedWords(), EncodeOptions())
 
 
 def _encode(job: Job) -> Outcome:
     try:
         image, options = read_image(job.payload), EncodeOptions.of(job.options)
-        prepared = replace(prepared_of(job.facts.get("choices", [])), hints=_hints(job, options))
-        encoded = assemble(image, prepared, options, _watch(job))
+        left = WordsToWrite.of(job.facts)
+        encoded = assemble(image, left.prepared if left else PreparedWords(), options, _progress(job))
     except Exception as error:
         return error
-    description = plain_description(encoded.description) if encoded.description else None
-    facts: dict[str, object] = {"description": description, "coders": encoded.coders, "heard": encoded.heard}
-    # What has done its work does not travel on.
-    return Result(encoded.data, MEDIA_TYPE, facts | {"choices": [], "hints": {}}, encoded.warnings)
+    facts = Report(encoded.facts()).facts() | WordsToWrite.taken()
+    return Result(encoded.data, MEDIA_TYPE, facts, encoded.warnings)
 
 
-def _watch(job: Job) -> Callable[[float], None]:
+def _progress(job: Job) -> Callable[[float], None]:
     """Passes on how far the search is, and asks whether anybody wants the job still. Raises JobCanceled."""
 
     def tell(fraction: float) -> None:
@@ -56,9 +49,3 @@ def _watch(job: Job) -> Callable[[float], None]:
         job.control.check()
 
     return tell
-
-
-def _hints(job: Job, options: EncodeOptions) -> Hints:
-    """Those that were prepared, and the focus that the caller drew, which needs no models."""
-    hints, focus = hints_of(job.facts.get("hints", {})), options.focus
-    return hints if focus is None or isinstance(focus, str) else replace(hints, focus=Focus.of(focus))

@@ -3,9 +3,9 @@
 """Job handler of the language-model worker: the steps of encoding and decoding that deal with words.
 
     lmm:describe   picture ── JSON of its description
-    lmm:code       picture ── the same picture; facts: the choices of words that its file may carry, coded, and hints for
-                   the encoder: what it hears of a caption, where the picture shows what matters most
-    lmm:read       .pico file ── the same file; facts: description, coders, problems; warnings for what cannot be read
+    lmm:code       picture ── the same picture; leaves ``WordsToWrite``: the words that its file may carry, coded, and
+                   hints for the encoder: what it hears of a caption, where the picture shows what matters most
+    lmm:read       .pico file ── the same file; leaves ``WordsRead``; warnings for what cannot be read
 
 Which models do it is the affair of ``Words``: this process's own, or a coder and a captioner on vLLM.
 """
@@ -22,12 +22,11 @@ from picogram.bitstream import MEDIA_TYPE, Picogram, parse
 from picogram.errors import PicogramError, UsageError
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
-from picogram.jobs.words import plain_description
-from picogram.profiles.plain import plain_choices, plain_hints
-from picogram.profiles.recipes import recipe_to_write
-from picogram.profiles.words import Given, prepare
+from picogram.pipeline.handovers import WordsRead, WordsToWrite
+from picogram.pipeline.prepare import prepare
 from picogram.request import EncodeOptions
 from picogram.semantics.description import MASK_SIDES
+from picogram.semantics.plain import plain_description
 from picogram.semantics.words import ReadText, Words, default_words
 
 PIXELS_AT_ONCE = 16_000_000
@@ -71,17 +70,16 @@ class LmmHandler:
 
     def _code(self, jobs: list[Job]) -> list[Outcome]:
         outcomes: dict[str, Outcome] = {}
-        recipe = recipe_to_write(jobs[0].options["profile"])
-        given: dict[str, Given] = {}
+        asked: dict[str, EncodeOptions] = {}
         for job in jobs:
             try:
-                given[job.id] = _given(job)
+                asked[job.id] = EncodeOptions.of(job.options)
             except PicogramError as error:
                 outcomes[job.id] = error
-        for some, pictures in _with_pictures([job for job in jobs if job.id in given], outcomes):
-            found = prepare(pictures, [given[job.id] for job in some], recipe, self._words)
+        for some, pictures in _with_pictures([job for job in jobs if job.id in asked], outcomes):
+            found = prepare(pictures, [asked[job.id] for job in some], self._words)
             for job, prepared in zip(some, found, strict=True):
-                facts = {"choices": plain_choices(prepared), "hints": plain_hints(prepared.hints)}
+                facts = WordsToWrite(prepared).facts()
                 outcomes[job.id] = Result(job.payload, _PICTURE, facts, prepared.warnings)
         return [outcomes[job.id] for job in jobs]
 
@@ -96,9 +94,7 @@ class LmmHandler:
         texts = dict(zip(files, self._texts(list(files.values())), strict=True))
         for job in jobs:
             if text := texts.get(job.id):
-                description = plain_description(text.description) if text.description else None
-                facts = {"description": description, "coders": text.coders, "problems": text.problems}
-                outcomes[job.id] = Result(job.payload, MEDIA_TYPE, facts, text.warnings)
+                outcomes[job.id] = Result(job.payload, MEDIA_TYPE, WordsRead(text).facts(), text.warnings)
         return [outcomes[job.id] for job in jobs]
 
     def _texts(self, files: list[Picogram]) -> list[ReadText]:
@@ -137,10 +133,3 @@ def _with_pictures(
 def _side(job: Job) -> int:
     """Of the masks that the caller wants."""
     return int(job.options.get("mask_side", MASK_SIDES[0]))
-
-
-def _given(job: Job) -> Given:
-    """What the caller says of the picture. Raises UsageError for what cannot be coded."""
-    options = EncodeOptions.of({**job.options, "focus_mask": None})  # a map is the encoder's affair
-    assert options.focus is None or isinstance(options.focus, str)  # noqa: S101 - there is no mask left
-    return Given(options.caption, options.objects, options.focus)

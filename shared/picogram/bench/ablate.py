@@ -38,9 +38,9 @@ from picogram.bitstream import parse
 from picogram.diffusion.denoiser import Denoiser
 from picogram.errors import BudgetTooSmall, UsageError
 from picogram.models import shipped_manifest, weights_folder
-from picogram.profiles.base import words_size
-from picogram.profiles.drawing import PLANS
-from picogram.profiles.recipes import Recipe, recipe_to_write
+from picogram.pipeline.prepare import sections_size
+from picogram.profiles.registry import profile_named
+from picogram.profiles.spec import ProfileSpec
 from picogram.semantics.description import objects_text
 from picogram.semantics.words import Words
 
@@ -73,20 +73,20 @@ class Wish:
     bpps: Sequence[float] = BPPS
     seeds: int = SEEDS
     captions: Path | None = None
-    recipes: tuple[Recipe, ...] = field(init=False, repr=False)
+    specs: tuple[ProfileSpec, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        recipes = tuple(recipe_to_write(name) for name in self.profiles)
-        for recipe in recipes:
-            if not recipe.sections:
-                raise UsageError(f"profile {recipe.name} has no words in its files to compare")
-        if not recipes or not self.bpps:
+        specs = tuple(profile_named(name) for name in self.profiles)
+        for spec in specs:
+            if not spec.sections:
+                raise UsageError(f"profile {spec.name} has no words in its files to compare")
+        if not specs or not self.bpps:
             raise UsageError("an ablation needs a profile and a rate")
         if not all(0 < bpp <= 24 for bpp in self.bpps):
             raise UsageError("rates are bits per pixel, above 0 and up to 24")
         if not 1 <= self.seeds <= MOST_SEEDS:
             raise UsageError(f"seeds must be a whole number from 1 to {MOST_SEEDS}")
-        object.__setattr__(self, "recipes", recipes)
+        object.__setattr__(self, "specs", specs)
 
 
 def default_tools() -> Tools:
@@ -114,7 +114,7 @@ def ablate(
     captions = None if wish.captions is None else read_captions(wish.captions, [path.name for path in paths])
     console, begun = Console(stderr=True), time.process_time()
     tools = tools or default_tools()
-    found = find(paths, read, wish.recipes, tools.words, captions)
+    found = find(paths, read, wish.specs, tools.words, captions)
     ablation = Ablation(_settings(wish, tools.denoiser), program_versions(), model_digests())
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with (
@@ -122,7 +122,7 @@ def ablate(
         Progress(*columns, console=console) as progress,
     ):
         run = _Run(ablation, wish, tools, found, _Features(Path(scratch)))
-        task = progress.add_task("", total=len(paths) * len(wish.recipes) * len(wish.bpps))
+        task = progress.add_task("", total=len(paths) * len(wish.specs) * len(wish.bpps))
         for path in paths:
             picture = read(path)
             run.picture(path.name, picture, lambda: progress.advance(task))
@@ -177,18 +177,18 @@ class _Run:
         ablation.pictures[name] = _about(name, picture, self._found)
         against = tools.against(picture)
         subject = Subject(picture, against, tools.words, tools.denoiser)
-        tries = {recipe: variants(name, self._found, recipe) for recipe in self._wish.recipes}
+        tries = {spec: variants(name, self._found, spec) for spec in self._wish.specs}
         subject.code([v.said for some in tries.values() for v in some if v.said is not None])
-        for recipe, some in tries.items():
+        for spec, some in tries.items():
             for bpp in self._wish.bpps:
-                self._one(name, subject, recipe, bpp, some, against.rows)
+                self._one(name, subject, spec, bpp, some, against.rows)
                 done()
 
     def _one(
         self,
         name: str,
         subject: Subject,
-        recipe: Recipe,
+        spec: ProfileSpec,
         bpp: float,
         some: Sequence[Variant],
         original: tuple[Tensor, Tensor],
@@ -196,16 +196,16 @@ class _Run:
         """One picture in one profile at one rate: all variants, or none if one does not fit."""
         budget = budget_bytes(bpp, subject.picture.size)
         try:
-            files = [subject.file(variant.said, recipe, budget) for variant in some]
+            files = [subject.file(variant.said, spec, budget) for variant in some]
         except BudgetTooSmall as error:
-            self._ablation.left_out.append(f"{name} as {recipe.name} at {bpp:g} bpp, {error}")
+            self._ablation.left_out.append(f"{name} as {spec.name} at {bpp:g} bpp, {error}")
             return
-        self._keep(_originals(recipe.name, bpp), original)
+        self._keep(_originals(spec.name, bpp), original)
         for variant, data in zip(some, files, strict=True):
             seeds = range(self._wish.seeds) if variant.imagined else range(1)
             for seed in seeds:
-                drawn = subject.draw(data, recipe if variant.imagined else None, variant.drawn, seed)
-                case = recipe.name, bpp, variant.name, seed
+                drawn = subject.draw(data, spec if variant.imagined else None, variant.drawn, seed)
+                case = spec.name, bpp, variant.name, seed
                 self._cases[case] = None
                 self._keep(repr(case), (drawn.measured.efficient, drawn.measured.vgg))
                 self._ablation.rows.append(_row(case, name, budget, data, drawn))
@@ -245,7 +245,7 @@ def _row(case: _Case, name: str, budget: int, data: bytes, drawn: Drawn) -> Row:
         seed,
         budget,
         len(data),
-        words_size(parse(data).optional),
+        sections_size(parse(data).optional),
         drawn.digest,
         measured.lpips,
         measured.dists,
@@ -267,7 +267,7 @@ def _about(name: str, picture: Image.Image, found: Mapping[str, Found]) -> dict[
 
 
 def _settings(wish: Wish, denoiser: Denoiser) -> dict[str, Any]:
-    plans = {recipe.name: asdict(PLANS[denoiser.kind][recipe.profile]) for recipe in wish.recipes}
+    plans = {spec.name: asdict(spec.plans[denoiser.kind]) for spec in wish.specs}
     return {
         "profiles": list(wish.profiles),
         "bpps": list(wish.bpps),

@@ -20,10 +20,10 @@ from picogram.bitstream import Picogram, parse
 from picogram.diffusion.denoiser import BasePicture, Denoiser, Item
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Stage
-from picogram.profiles.drawing import Drawing, base_picture, finished, plan
-from picogram.profiles.recipes import Recipe
-from picogram.profiles.words import Choice, Prepared
-from picogram.request import EncodeOptions
+from picogram.pipeline.draw import base_picture, finished, plan
+from picogram.pipeline.prepare import PreparedWords, WordsVariant
+from picogram.profiles.spec import ProfileSpec
+from picogram.request import DecodeOptions, EncodeOptions
 from picogram.semantics.description import Description
 from picogram.semantics.words import Words
 
@@ -46,19 +46,19 @@ class Subject:
         self.picture = picture
         self._measure, self._words, self._denoiser = measure, words, denoiser
         self._files: dict[tuple[Description | None, str, int], bytes] = {}
-        self._choices: dict[Description, Choice] = {}
+        self._variants: dict[Description, WordsVariant] = {}
         self._bases: dict[tuple[bytes, int], BasePicture] = {}
         self._drawn: dict[tuple[str, tuple[int, ...]], Drawn] = {}
 
     def code(self, descriptions: Sequence[Description]) -> None:
         """Code the texts of descriptions together, which is faster than one by one."""
-        new = [each for each in dict.fromkeys(descriptions) if each not in self._choices]
+        new = [each for each in dict.fromkeys(descriptions) if each not in self._variants]
         coded = self._words.code(new) if new else []
-        self._choices |= {d: Choice(sections, d) for d, sections in zip(new, coded, strict=True)}
+        self._variants |= {d: WordsVariant(sections, d) for d, sections in zip(new, coded, strict=True)}
 
-    def file(self, said: Description | None, recipe: Recipe, budget: int) -> bytes:
+    def file(self, said: Description | None, spec: ProfileSpec, budget: int) -> bytes:
         """The best file of at most ``budget`` bytes; without ``said`` one of profile base. Raises BudgetTooSmall."""
-        key = said, "base" if said is None else recipe.name, budget
+        key = said, "base" if said is None else spec.name, budget
         if key not in self._files:
             self._files[key] = self._encode(*key)
         return self._files[key]
@@ -67,16 +67,16 @@ class Subject:
         if said is None:
             return api.encode(self.picture, bytes=budget)
         self.code([said])
-        prepared = Prepared((self._choices[said],))
+        prepared = PreparedWords((self._variants[said],))
         return api.assemble(self.picture, prepared, EncodeOptions(bytes=budget, profile=profile)).data
 
-    def draw(self, data: bytes, recipe: Recipe | None, drawn: Description | None, seed: int) -> Drawn:
-        """The drawing that a profile asks for, whatever profile the file has; without ``recipe`` the base picture."""
+    def draw(self, data: bytes, spec: ProfileSpec | None, drawn: Description | None, seed: int) -> Drawn:
+        """The drawing that a profile asks for, whatever profile the file has; without ``spec`` the base picture."""
         file = parse(data)
         base = self._base(file)
         stages: list[Stage] = []
-        if recipe is not None:
-            stages += plan(recipe.profile, self._denoiser.kind, base.rate, drawn, Drawing(seed=seed))
+        if spec is not None:
+            stages += plan(spec, self._denoiser.kind, base.rate, drawn, DecodeOptions(seed=seed))
         digest = _digest(file, stages)
         key = digest, tuple(stage.seed for stage in stages)
         if key not in self._drawn:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from picogram.errors import UsageError
-from picogram.profiles.recipes import Recipe
+from picogram.profiles.spec import ProfileSpec
 from picogram.semantics.description import MASK_SIDES, Description, Region
 from picogram.semantics.words import Words
 
@@ -48,11 +48,11 @@ class Found:
     caption: str
     objects: Mapping[int, tuple[Region, ...]] = field(default_factory=dict)
 
-    def description(self, recipe: Recipe) -> Description:
+    def description(self, spec: ProfileSpec) -> Description:
         """As a file of that profile would say it."""
-        if not recipe.max_objects:
+        if not spec.max_objects:
             return Description(self.caption)
-        return Description(self.caption, self.objects.get(recipe.mask_sides[0], ())[: recipe.max_objects])
+        return Description(self.caption, self.objects.get(spec.mask_sides[0], ())[: spec.max_objects])
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Variant:
 def find(
     paths: Sequence[Path],
     read: Callable[[Path], Image.Image],
-    recipes: Sequence[Recipe],
+    specs: Sequence[ProfileSpec],
     words: Words,
     captions: Mapping[str, str] | None = None,
 ) -> dict[str, Found]:
@@ -76,7 +76,7 @@ def find(
 
     Pictures are held a batch at a time. Raises ModelMissing and ModelDamaged.
     """
-    sides = sorted({recipe.mask_sides[0] for recipe in recipes if recipe.max_objects})
+    sides = sorted({spec.mask_sides[0] for spec in specs if spec.max_objects})
     found: dict[str, Found] = {}
     for start in range(0, len(paths), _BATCH):
         batch = {path.name: read(path) for path in paths[start : start + _BATCH]}
@@ -126,13 +126,13 @@ def read_captions(table: Path, names: Sequence[str]) -> dict[str, str]:
     return {name: rows[name] for name in names}
 
 
-def variants(name: str, found: Mapping[str, Found], recipe: Recipe) -> list[Variant]:
+def variants(name: str, found: Mapping[str, Found], spec: ProfileSpec) -> list[Variant]:
     """All that is tried with one picture in one profile, the base picture first.
 
     Raises UsageError if no other picture has another caption.
     """
-    own = found[name].description(recipe)
-    others = [found[other].description(recipe) for other in donors(name, found)]
+    own = found[name].description(spec)
+    others = [found[other].description(spec) for other in donors(name, found)]
     wrong, nothing = shuffled(own, others), Description()
     made = [
         Variant(BASE, None, None, imagined=False),
@@ -143,7 +143,7 @@ def variants(name: str, found: Mapping[str, Found], recipe: Recipe) -> list[Vari
         Variant(IGNORED, own, nothing),
         Variant(MISLED, own, wrong),
     ]
-    if recipe.max_objects:
+    if spec.max_objects:
         alone, moved, spare = Description(own.caption), other_maps(own, others), _names_only(own)
         made += [
             Variant(CAPTION_ONLY, alone, alone),

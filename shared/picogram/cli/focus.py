@@ -17,9 +17,9 @@ from PIL import Image
 
 from picogram.errors import ImageError, UsageError
 from picogram.images import DEFAULT_LIMITS, read_image
-from picogram.jobs.words import Mask
-from picogram.profiles.recipes import check_focus
 from picogram.ranges import MAX_MAP_SIDE
+from picogram.request import check_focus
+from picogram.semantics.plain import Mask
 
 Weights = npt.NDArray[np.float32]
 MASK_SIDE: Final = 32

@@ -25,9 +25,10 @@ from picogram.cli import bench, keys, models, queue, worker
 from picogram.cli.batch import for_each, missing_extra, report, say
 from picogram.cli.files import check_target, read_bytes, write_bytes
 from picogram.cli.focus import given_focus
+from picogram.cli.options import takes
 from picogram.cli.paths import IMAGE_SUFFIXES, STREAM, Item, expand, plan
 from picogram.cli.progress import progress_bar
-from picogram.cli.remote import API_KEY, ApiKeyName, Server, codec
+from picogram.cli.remote import API_KEY, ApiKeyName, Server, codec, signed
 from picogram.cli.words import (
     caption_cost,
     given_caption,
@@ -38,14 +39,10 @@ from picogram.cli.words import (
     show_words,
     warn,
 )
-from picogram.diffusion.stages import MAX_GUIDANCE
 from picogram.errors import UsageError
 from picogram.images import MEDIA_TYPES
-from picogram.profiles.drawing import MOST_STEPS, Drawing
-from picogram.profiles.recipes import MAX_EFFORT
-from picogram.request import EncodeOptions
+from picogram.request import DecodeOptions, EncodeOptions
 from picogram.semantics.description import MASK_SIDES
-from picogram.semantics.words import ReadText
 
 app = typer.Typer(name="picogram", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(models.app, name="models")
@@ -93,33 +90,10 @@ def picogram_command(
 
 
 @app.command()
+@takes(EncodeOptions)
 def encode(
     inputs: Inputs,
     out: Out = None,
-    budget: Annotated[
-        int | None,
-        typer.Option("--bytes", min=1, help="Bytes of the whole file, never exceeded.", show_default=False),
-    ] = None,
-    bpp: Annotated[
-        float | None, typer.Option("--bpp", help="Bits per pixel, never exceeded.", show_default=False)
-    ] = None,
-    quality: Annotated[
-        float | None, typer.Option("--quality", "-q", min=0, max=100, help="0 to 100.", show_default=False)
-    ] = None,
-    profile: Annotated[
-        str,
-        typer.Option(
-            help="What the file holds: base, a picture; stc, a caption too; misc, sedic, objects as well; "
-            "taco, a picture only: a caption guides the encoder and is not in the file."
-        ),
-    ] = "base",
-    caption: Annotated[
-        str | None,
-        typer.Option(
-            help="The caption. Default: a captioner's, if the profile needs one. Empty with taco: none is listened to.",
-            show_default=False,
-        ),
-    ] = None,
     caption_file: Annotated[
         Path | None, typer.Option(help="The caption in a UTF-8 file.", show_default=False)
     ] = None,
@@ -131,53 +105,38 @@ def encode(
             show_default=False,
         ),
     ] = None,
-    focus: Annotated[
-        str | None,
-        typer.Option(
-            help='What matters most, such as "the red boat": more of the bytes go there.', show_default=False
-        ),
-    ] = None,
     focus_mask: Annotated[
         Path | None,
-        typer.Option(help="An image that is bright where it matters most, instead.", show_default=False),
+        typer.Option(
+            help="An image that is bright where it matters most, instead of --focus.", show_default=False
+        ),
     ] = None,
-    effort: Annotated[
-        int, typer.Option(min=0, max=MAX_EFFORT, help="1 or 2: search longer for a better file.")
-    ] = 0,
     overwrite: Overwrite = False,
     server: Server = None,
     api_key_env: ApiKeyName = API_KEY,
+    **given: Any,
 ) -> int:
     """Code images as .pico files. Give at most one of --bytes, --bpp and --quality."""
-    words, objects = given_caption(caption, caption_file), given_objects(objects_file)
-    options = EncodeOptions(
-        bytes=budget,
-        bpp=bpp,
-        quality=quality,
-        profile=profile,
-        caption=words,
-        objects=objects,
-        focus=given_focus(focus, focus_mask),
-        effort=effort,
-    )
+    given["caption"] = given_caption(given["caption"], caption_file)
+    given["focus"] = given_focus(given["focus"], focus_mask)
+    options = EncodeOptions(**given, objects=given_objects(objects_file))
 
     def encode_one(item: Item) -> None:
         check_target(item.target, overwrite)
         start = time.perf_counter()
         source = sys.stdin.buffer if item.source is None else item.source
         encoded = by.encode(source, options)
-        data, aside = encoded.data, item.target is None
-        write_bytes(item.target, data, overwrite)
+        aside = item.target is None
+        write_bytes(item.target, encoded.data, overwrite)
         seconds = time.perf_counter() - start
-        found = picogram.inspect(data, text=ReadText(encoded.description, encoded.coders))
-        told = f"{len(data)} bytes, {found.bpp:.4f} bpp, {seconds:.2f} s"
+        told = f"{len(encoded.data)} bytes, {encoded.bpp:.4f} bpp, {seconds:.2f} s"
         say(f"{_title(item)}: {told}", aside=aside)
-        show_words(encoded.description, caption_cost(found), aside=aside)
+        show_words(encoded.description, caption_cost(encoded), aside=aside)
         show_heard(encoded.heard, aside=aside)
         warn(item.name, encoded.warnings)
 
     sources = expand(inputs, IMAGE_SUFFIXES)
-    if len(sources) > 1 and (words or objects is not None or focus_mask is not None):
+    if len(sources) > 1 and (options.caption or options.objects is not None or focus_mask is not None):
         raise UsageError("a caption, objects or a focus mask fit one image only")
     items = plan(sources, out, picogram.SUFFIX, folder=_has_folder(inputs))
     with codec(server, api_key_env) as by:
@@ -185,6 +144,7 @@ def encode(
 
 
 @app.command()
+@takes(DecodeOptions)
 def decode(
     inputs: Inputs,
     out: Out = None,
@@ -192,27 +152,13 @@ def decode(
         ImageFormat | None,
         typer.Option(help="Image format. Default: by the suffix of -o, else png.", show_default=False),
     ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            help=f"Steps of the last pass, 0 to {MOST_STEPS}; 0: nothing is imagined. Default: the profile's.",
-            show_default=False,
-        ),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            help=f"How closely words are followed, 0 to {MAX_GUIDANCE:g}. Default: the profile's.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of what is imagined; the same gives the same picture.")] = 0,
     overwrite: Overwrite = False,
     server: Server = None,
     api_key_env: ApiKeyName = API_KEY,
+    **given: Any,
 ) -> int:
     """Turn .pico files back into images. What a file does not hold is imagined."""
-    drawing = Drawing(steps, guidance, seed)
+    options = DecodeOptions(**given)
     items = expand(inputs, [picogram.SUFFIX])
     folder = _has_folder(inputs)
     media_type = f"image/{format or _format_of(out, folder=folder or len(items) > 1)}"
@@ -222,12 +168,15 @@ def decode(
         start = time.perf_counter()
         data = read_bytes(item.source, Limits.max_file_bytes)
         with progress_bar("drawing", shown=len(items) == 1) as progress:
-            drawn = by.decode(data, media_type, drawing, progress)
-        write_bytes(item.target, drawn.data, overwrite)
-        told = f"{drawn.width}x{drawn.height}, {time.perf_counter() - start:.2f} s"
-        say(f"{_title(item)}: {told}", aside=item.target is None)
-        show_words(drawn.description, aside=True)
-        warn(item.name, drawn.warnings)
+            decoded = by.decode(data, media_type, options, progress)
+        write_bytes(item.target, signed(decoded, media_type), overwrite)
+        width, height = decoded.size
+        say(
+            f"{_title(item)}: {width}x{height}, {time.perf_counter() - start:.2f} s",
+            aside=item.target is None,
+        )
+        show_words(decoded.description, aside=True)
+        warn(item.name, decoded.warnings)
 
     planned = plan(items, out, MEDIA_TYPES[media_type].suffix, folder=folder)
     with codec(server, api_key_env) as by:

@@ -13,8 +13,9 @@ import picogram
 from picogram.cli.batch import VISIBLE, say
 from picogram.cli.files import read_bytes
 from picogram.errors import LimitExceeded, UsageError
-from picogram.jobs.words import MAX_JSON_CHARACTERS, objects_of_json, plain_description
+from picogram.results import Encoded
 from picogram.semantics.description import MAX_CAPTION_CHARACTERS, Region, printable
+from picogram.semantics.plain import MAX_JSON_CHARACTERS, objects_of_json, plain_description
 
 _UTF8_BYTES = 4
 
@@ -66,13 +67,13 @@ def show_heard(heard: str | None, *, aside: bool = False) -> None:
         say(f"  listened to: {printable(heard)}", aside=aside)
 
 
-def caption_cost(found: picogram.Inspection) -> str:
+def caption_cost(encoded: Encoded) -> str:
     """What the caption of a file cost, to be put behind its name."""
-    if "caption" not in found.details:
+    if "caption" not in encoded.sections:
         return ""
-    section = found.details["caption"]
-    share = 100 * section.bytes / found.file_bytes
-    return f" ({section.bytes} bytes, {share:.0f}% of the file, {section.coder})"
+    size = encoded.sections["caption"]
+    share = 100 * size / len(encoded.data)
+    return f" ({size} bytes, {share:.0f}% of the file, {encoded.coders.get('caption', '')})"
 
 
 def warn(name: str, warnings: tuple[str, ...]) -> None:

@@ -18,7 +18,6 @@ except ModuleNotFoundError as error:
         'the client needs httpx2: pip install "picogram-codec[client]"', name=error.name
     ) from error
 
-from picogram.client.answers import Decoded, Encoded
 from picogram.client.asynchronous import AsyncClient, AsyncRemoteJob
 from picogram.client.errors import (
     BadAnswer,
@@ -35,6 +34,7 @@ from picogram.client.errors import (
 from picogram.client.sync import Client, RemoteJob
 from picogram.client.tasks import DecodeRequest, EncodeRequest
 from picogram.jobs.state import Event, JobState
+from picogram.results import Decoded, Encoded
 
 __all__ = [
     "AsyncClient",

@@ -12,11 +12,9 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields
 from datetime import datetime
-from functools import cached_property
 from typing import Any, Final, TypeVar, get_args
-from urllib.parse import unquote
 
 import httpx2
 from PIL import Image
@@ -25,10 +23,11 @@ from picogram.api import Inspection, Section
 from picogram.bitstream import MEDIA_TYPE
 from picogram.client.errors import Answer, BadAnswer, as_raised, failure_of_problem
 from picogram.errors import PicogramError, UsageError
-from picogram.images import DEFAULT_LIMITS, read_image
+from picogram.images import read_image
 from picogram.jobs.state import Event, EventName, JobState
-from picogram.jobs.words import description_of
+from picogram.results import Decoded, Encoded, ImageFile
 from picogram.semantics.description import Description
+from picogram.semantics.plain import description_of
 
 T = TypeVar("T")
 
@@ -38,67 +37,13 @@ _NAMES: Final = frozenset(get_args(EventName))
 _ESCAPED: Final = re.compile(r"\\(?:\\|[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U000[0-9a-f]{5}|U0010[0-9a-f]{4})")
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """A ``.pico`` file and what it cost.
-
-    ``data`` is ``header_bytes + latent_bytes + caption_bytes + objects_bytes`` long. ``caption`` is None without one, and
-    ends in "…" where it would take more than 4,096 bytes in percent-encoding: ``inspect`` has all of it. ``heard``: the
-    caption that shaped the file and is not in it (profile "taco"), cut likewise. ``timings``: seconds in queues and
-    running. ``job`` is the server's id of the job.
-    """
-
-    data: bytes
-    width: int
-    height: int
-    bpp: float
-    header_bytes: int
-    latent_bytes: int
-    caption_bytes: int
-    objects_bytes: int
-    caption: str | None = None
-    warnings: tuple[str, ...] = ()
-    timings: Mapping[str, float] = field(default_factory=dict)
-    job: str = ""
-    heard: str | None = None
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """An image file of ``media_type``, and the picture in it, which is read when it is first asked for.
-
-    ``steps`` of the last pass (0: nothing was imagined) and ``seed`` give the same picture again; None where the server
-    does not say. ``caption``, ``warnings``, ``timings``, ``job``: as in ``Encoded``.
-    """
-
-    data: bytes
-    media_type: str
-    width: int
-    height: int
-    caption: str | None = None
-    warnings: tuple[str, ...] = ()
-    timings: Mapping[str, float] = field(default_factory=dict)
-    job: str = ""
-    steps: int | None = None
-    seed: int | None = None
-
-    @cached_property
-    def picture(self) -> Image.Image:
-        """RGB, at the original size. Raises ImageError if the server sent no good image."""
-        return read_image(self.data, limits=replace(DEFAULT_LIMITS, max_bytes=len(self.data)))
-
-
 def read_encoded(answer: Answer) -> Encoded:
     """The answer of ``/v1/encode``."""
     _expect(answer, MEDIA_TYPE)
     with _promised(answer):
-        facts: dict[str, Any] = {
-            f"{name}_bytes": int(answer.headers[f"x-picogram-{name}-bytes"])
-            for name in ("header", "latent", "caption", "objects")
-        }
-        facts["bpp"] = float(answer.headers["x-picogram-bpp"])
-        facts["heard"] = _unquoted(answer, "x-picogram-heard")
-        return Encoded(answer.body, **facts, **_size(answer), **_told(answer))
+        encoded = Encoded.of(answer.body, answer.facts, **_told(answer))
+        _ = encoded.file  # what cannot be parsed is no file
+        return encoded
 
 
 def read_decoded(answer: Answer) -> Decoded:
@@ -106,9 +51,17 @@ def read_decoded(answer: Answer) -> Decoded:
     if not answer.media_type.startswith("image/"):
         raise BadAnswer(f"expected an image, not {answer.media_type or 'nothing'}", status=answer.status)
     with _promised(answer):
-        drawn = {name: answer.headers.get(f"x-picogram-{name}") for name in ("steps", "seed")}
-        facts: dict[str, Any] = {name: int(value) for name, value in drawn.items() if value is not None}
-        return Decoded(answer.body, answer.media_type, **facts, **_size(answer), **_told(answer))
+        width, height = (int(answer.headers[f"x-picogram-{name}"]) for name in ("width", "height"))
+        source = ImageFile(answer.body, answer.media_type, (width, height))
+        return Decoded.of(source, {"drawing": _drawing(answer)} | dict(answer.facts), **_told(answer))
+
+
+def read_facts(answer: Answer) -> dict[str, Any]:
+    """What ``/v1/jobs/{id}`` says of a job's result."""
+    facts = answer.json().get("result") or {}
+    if not isinstance(facts, dict):
+        raise BadAnswer("the job's result is no JSON object", status=answer.status)
+    return facts
 
 
 def read_inspection(answer: Answer) -> Inspection:
@@ -200,22 +153,19 @@ def heard_by(
     return hear
 
 
+def _drawing(answer: Answer) -> dict[str, Any]:
+    """How a picture was drawn, as far as the headers say."""
+    kinds = {"stages": int, "steps": int, "guidance": float, "seed": int, "model": str}
+    told = {name: answer.headers.get(f"x-picogram-{name}") for name in kinds}
+    return {name: kinds[name](value) for name, value in told.items() if value is not None}
+
+
 def _told(answer: Answer) -> dict[str, Any]:
     return {
-        "caption": _unquoted(answer, "x-picogram-caption"),
         "warnings": tuple(_plain(w) for w in answer.headers.get_list("x-picogram-warning")),
         "timings": _timings(answer.headers.get("server-timing", "")),
         "job": answer.headers.get(JOB_HEADER, ""),
     }
-
-
-def _unquoted(answer: Answer, header: str) -> str | None:
-    text = answer.headers.get(header)
-    return None if text is None else unquote(text, errors="strict")
-
-
-def _size(answer: Answer) -> dict[str, Any]:
-    return {name: int(answer.headers[f"x-picogram-{name}"]) for name in ("width", "height")}
 
 
 def _plain(warning: str) -> str:

@@ -25,7 +25,7 @@ import email.utils
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from http import HTTPStatus
 from typing import Any, Final
@@ -103,11 +103,12 @@ class JobNotFinished(ServerError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answered, read to its end."""
+    """What a server answered, read to its end; ``facts``: what its job says of it beyond the headers."""
 
     status: int
     headers: httpx2.Headers
     body: bytes = b""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def media_type(self) -> str:

@@ -13,10 +13,10 @@ raising; ConnectionFailed and BadAnswer are thrown into it by whoever performs i
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias, TypeVar
 
-from picogram.client.answers import JOB_HEADER, read_event, read_state
+from picogram.client.answers import JOB_HEADER, read_event, read_facts, read_state
 from picogram.client.errors import (
     Answer,
     BadAnswer,
@@ -123,7 +123,7 @@ def perform(task: Task[T], allowance: Allowance, *, watched: bool = False) -> Fl
             if not allowance.left:  # else it is the server's time that was up
                 yield from cancel_quietly(job, allowance)
             raise
-    return task.read(answer)
+    return task.read((yield from described(answer, allowance)))
 
 
 def submit(task: Task[Any], allowance: Allowance) -> Flow[str]:
@@ -135,7 +135,17 @@ def submit(task: Task[Any], allowance: Allowance) -> Flow[str]:
 def collect(job: str, allowance: Allowance) -> Flow[Answer]:
     """A job's result, once it is there; emits the events until then. Raises the job's error, JobTimeout, ..."""
     yield from watch(job, allowance)
-    return (yield from exchange(Call("GET", job_path(job, "/result")), allowance))
+    answer = yield from exchange(Call("GET", job_path(job, "/result")), allowance)
+    return (yield from described(answer, allowance))
+
+
+def described(answer: Answer, allowance: Allowance) -> Flow[Answer]:
+    """The answer with what its job says of it, words above all, where that is more than headers can hold."""
+    job = answer.headers.get(JOB_HEADER)
+    if answer.facts or not job or "describedby" not in answer.headers.get("link", ""):
+        return answer
+    state = yield from exchange(Call("GET", job_path(job)), allowance)
+    return replace(answer, facts=read_facts(state))
 
 
 def wait(job: str, allowance: Allowance) -> Flow[JobState]:

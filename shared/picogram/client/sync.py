@@ -16,7 +16,7 @@ from PIL import Image
 
 from picogram.api import ImageSource, Inspection
 from picogram.client import answers, flows, tasks, wire
-from picogram.client.answers import Decoded, Encoded, reader_of
+from picogram.client.answers import reader_of
 from picogram.client.errors import Answer
 from picogram.client.flows import Done, Flow
 from picogram.client.policy import Allowance, Policy
@@ -24,6 +24,7 @@ from picogram.client.tasks import Call, DecodeRequest, EncodeRequest, Task
 from picogram.errors import PicogramError
 from picogram.jobs.job import Priority
 from picogram.jobs.state import Event, JobState
+from picogram.results import Decoded, Encoded
 from picogram.semantics.description import Description
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import json
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypedDict, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx2
@@ -17,26 +17,17 @@ import numpy.typing as npt
 
 from picogram.api import ImageSource, Inspection
 from picogram.bitstream import MEDIA_TYPE, Limits
-from picogram.client.answers import (
-    Decoded,
-    Encoded,
-    read_decoded,
-    read_description,
-    read_encoded,
-    read_inspection,
-)
+from picogram.client.answers import read_decoded, read_description, read_encoded, read_inspection
 from picogram.client.errors import Answer
 from picogram.client.sources import image_bytes
 from picogram.errors import LimitExceeded, NotAPicogram, UsageError
 from picogram.jobs.job import Priority
-from picogram.jobs.words import check_focus_mask, mask_of, plain_mask
-from picogram.profiles.drawing import Drawing
-from picogram.request import EncodeArguments, EncodeOptions
+from picogram.request import DecodeArguments, DecodeOptions, EncodeArguments, EncodeOptions, arguments_of
+from picogram.results import Decoded, Encoded
 from picogram.semantics.description import MASK_SIDES, Description
+from picogram.semantics.plain import check_focus_mask, mask_of, plain_mask
 
 T = TypeVar("T")
-_DRAWING = ("steps", "guidance", "seed")
-_IN_FORM = ("caption", "objects", "focus", "focus_mask")
 
 
 class EncodeRequest(EncodeArguments, total=False):
@@ -47,13 +38,9 @@ class EncodeRequest(EncodeArguments, total=False):
     priority: Priority | None
 
 
-class DecodeRequest(TypedDict, total=False):
-    """``steps`` of the last pass, 0 to 50 (0: the base picture, nothing imagined), and ``guidance``, 0 to 20, by default
-    the profile's; ``seed``, 0 to 2**32 - 1, default 0: the same gives the same picture; priority "high" or "normal"."""
+class DecodeRequest(DecodeArguments, total=False):
+    """The fields of ``picogram.DecodeOptions``; priority "high" or "normal"."""
 
-    steps: int | None
-    guidance: float | None
-    seed: int
     priority: Priority | None
 
 
@@ -89,29 +76,31 @@ def encode_task(source: ImageSource, request: EncodeRequest) -> Task[Encoded]:
         if "focus" in given:
             raise UsageError("give at most one of focus and focus_mask")
         given["focus"] = _checked_mask(mask)
-    plain = EncodeOptions(**given).plain()
-    if not plain["effort"]:
-        plain["effort"] = None  # what every server does
-    if "profile" not in given:
-        plain["profile"] = None
-    told = {key: value for key, value in plain.items() if value is not None}
-    fields = {key: told.pop(key) for key in _IN_FORM if key in told}
-    params = {key: str(value) for key, value in told.items()}
+    told = _told(EncodeOptions, EncodeOptions(**given).plain())
+    in_form = {argument.name for argument in arguments_of(EncodeOptions) if argument.form}
+    fields = {name: told.pop(name) for name in in_form & told.keys()}
     if fields:
         # In a form: they might not fit a URL.
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in fields.items()}
         data, media_type = _form(data, texts)
+    params = {name: str(value) for name, value in told.items()}
     return Task(_post("/v1/encode", data, media_type, params, priority), read_encoded)
 
 
-def decode_task(data: bytes, media_type: str, options: DecodeRequest) -> Task[Decoded]:
+def decode_task(data: bytes, media_type: str, request: DecodeRequest) -> Task[Decoded]:
     """Raises UsageError, NotAPicogram and LimitExceeded for what need not be sent to be refused."""
-    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    given: dict[str, Any] = {key: value for key, value in request.items() if value is not None}
     priority = given.pop("priority", None)
-    Drawing(**{key: value for key, value in given.items() if key in _DRAWING})
-    params = {key: str(value) for key, value in given.items()}
+    told = _told(DecodeOptions, DecodeOptions(**given).plain())
+    params = {name: str(value) for name, value in told.items()}
     call = _post("/v1/decode", _file(data), MEDIA_TYPE, params, priority, Accept=media_type)
     return Task(call, read_decoded)
+
+
+def _told(options: type, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What has to be sent: a server takes the rest for granted."""
+    defaults = {argument.name: argument.default for argument in arguments_of(options)}
+    return {name: value for name, value in plain.items() if value is not None and value != defaults[name]}
 
 
 def inspect_task(data: bytes) -> Task[Inspection]:

@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes that turn a picture into sections and sections into a picture."""
+"""The profiles of the format, one module each; ``registry`` lists them."""

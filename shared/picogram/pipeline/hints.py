@@ -6,13 +6,14 @@ picture matters most."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from picogram.latent.focus import Focus
-from picogram.latent.guide import Guide
+if TYPE_CHECKING:
+    from picogram.latent.focus import Focus
+    from picogram.latent.guide import Guide
 
 States = npt.NDArray[np.float16]
 """``[T, W]``: what the language model makes of a caption's tokens."""
@@ -30,5 +31,9 @@ class Hints:
         """For one picture."""
         if self.states is None:
             return None
+        import torch
+
+        from picogram.latent.guide import Guide
+
         states = torch.from_numpy(self.states).float()[None]
         return Guide(states, torch.ones(1, len(self.states), dtype=torch.bool))

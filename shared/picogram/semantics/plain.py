@@ -1,9 +1,8 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Words as they travel between the steps of a job: plain values, which any broker can carry.
+"""Descriptions and masks as plain values, which JSON and any job queue can carry.
 
 Description <-> {"caption": "...", "objects": [{"name": "dog", "detail": "wet", "mask": ["..##....", ...]}]}
-sections    <-> {"caption": "base64"}
 focus mask  <-> ["..##....", ...]
 
 The list of objects and the focus mask are also what callers send; ``objects_of`` and ``mask_of`` trust nothing of it.
@@ -11,7 +10,6 @@ The list of objects and the focus mask are also what callers send; ``objects_of`
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -107,13 +105,3 @@ def _region(plain: object) -> Region:
     if not isinstance(name, str) or not isinstance(detail, str):
         raise UsageError("an object's name and detail are strings")
     return Region(name, detail, mask_of(plain.get("mask"), "an object's mask"))
-
-
-def plain_sections(sections: Mapping[str, bytes]) -> dict[str, str]:
-    """Base64 by name."""
-    return {name: base64.b64encode(section).decode() for name, section in sections.items()}
-
-
-def sections_of(plain: Mapping[str, str]) -> dict[str, bytes]:
-    """The inverse of ``plain_sections``."""
-    return {name: base64.b64decode(section) for name, section in plain.items()}
