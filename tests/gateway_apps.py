@@ -24,9 +24,9 @@ from picogram.bitstream import Header, Picogram, Profile, parse, serialise
 from picogram.jobs import Handler, Job, Outcome, Result
 from picogram.profiles.recipes import recipe_to_write
 from picogram_gateway.app import create_app
-from picogram_gateway.backends import Backend
 from picogram_gateway.serve import Server, configuration
 from picogram_gateway.settings import Settings
+from picogram_gateway.workers import Backend
 
 PICOGRAM = "application/vnd.picogram"
 CAPTION = "Ein Höhlenbär\n\N{BEAR FACE} 100% \u05d3\u05d5\u05d1"

@@ -24,7 +24,7 @@ from picogram.cli.progress import progress_bar
 from picogram.errors import CorruptBitstream
 from picogram.images import write_image
 from picogram.jobs import Job, Outcome, Result
-from picogram_gateway.backends import Backend
+from picogram_gateway.workers import Backend
 
 __all__ = ["workplace"]  # an autouse fixture, in force here because it is imported
 

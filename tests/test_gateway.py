@@ -37,11 +37,10 @@ from starlette.testclient import TestClient
 from picogram import errors
 from picogram.bitstream import Header, Picogram, Profile, serialise
 from picogram_gateway.app import create_app
-from picogram_gateway.backends import Backend
-from picogram_gateway.negotiation import negotiate
-from picogram_gateway.prefer import Preference, parse_prefer
 from picogram_gateway.problems import STATUS, ProblemError
+from picogram_gateway.requests import Preference, negotiate, parse_prefer
 from picogram_gateway.settings import Settings
+from picogram_gateway.workers import Backend
 
 OFFERED = ("image/png", "image/webp", "image/avif", "image/jpeg")
 RETRIED = (b"queue-full", b"broker-unavailable")
@@ -320,7 +319,15 @@ def test_a_failed_warm_up_is_never_ready() -> None:
 
 
 def test_the_gateway_does_not_import_torch() -> None:
-    code = "import sys, picogram_gateway.app as a; a.create_app(); sys.exit('torch' in sys.modules)"
+    code = """
+import sys
+from picogram_gateway.app import create_app
+from picogram_gateway.settings import Settings
+from picogram_gateway.workers import embedded_backend, fleet_backend
+for backend in (fleet_backend(), embedded_backend()):
+    create_app(Settings(), backend)
+sys.exit("torch" in sys.modules)
+"""
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

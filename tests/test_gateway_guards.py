@@ -20,8 +20,7 @@ from starlette.testclient import TestClient
 
 from picogram.cli import keys
 from picogram.errors import UsageError
-from picogram_gateway.auth import KeyRing, is_open
-from picogram_gateway.rate import Rates
+from picogram_gateway.guards import KeyRing, Rates, is_open
 from picogram_gateway.serve import check_exposure
 from picogram_gateway.settings import Settings
 

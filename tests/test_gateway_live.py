@@ -313,8 +313,8 @@ def test_a_fleet_gateway_inspects_and_compares_without_torch() -> None:
 import sys
 from gateway_apps import image, pico
 from picogram.jobs import Job
-from picogram_gateway.backends import default_backend
-backend = default_backend(fleet=True)
+from picogram_gateway.workers import fleet_backend
+backend = fleet_backend()
 assert list(backend.handlers) == ["inspector"]
 assert backend.catalogue()["profiles"]
 options = {"codec": "webp", "bytes": 500}

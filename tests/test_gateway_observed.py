@@ -19,8 +19,8 @@ from opentelemetry.trace import StatusCode
 from prometheus_client import generate_latest
 
 from picogram.errors import UsageError
-from picogram_gateway import tracing
-from picogram_gateway.metrics import GatewayMetrics, MetricsServer
+from picogram_gateway import telemetry
+from picogram_gateway.telemetry import GatewayMetrics, MetricsServer
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
@@ -118,7 +118,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
+    monkeypatch.setattr(telemetry, "_tracer", provider.get_tracer("test"))
     return exporter
 
 

@@ -18,8 +18,8 @@ from prometheus_client.metrics_core import Metric
 from picogram.jobs import Job, MemoryBroker, Result
 from picogram.jobs.observer import Ending
 from picogram.observe.metrics import WorkerMetrics
-from picogram_gateway.metrics import GatewayMetrics, QueueDepth
 from picogram_gateway.settings import Settings
+from picogram_gateway.telemetry import GatewayMetrics, QueueDepth
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "picogram.json").read_text())

@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from picogram.jobs.health import Health, HealthServer
-from picogram_gateway.metrics import QueueDepth
+from picogram_gateway.telemetry import QueueDepth
 
 RELEASE = "1.34"
 KEDA_MODELS: dict[str, Any] = {"ScaledObject": ScaledObject, "TriggerAuthentication": TriggerAuthentication}
@@ -94,7 +94,7 @@ def test_probes_of_workers_are_answered() -> None:
 
 
 def test_probes_of_the_gateway_are_routes() -> None:
-    from picogram_gateway.probes import router
+    from picogram_gateway.web import router
 
     (gateway,) = (pod for pod in pods(rendered("gpu")) if pod.name == "gateway")
     paths = {

@@ -21,8 +21,8 @@ from picogram.images import read_image
 from picogram.jobs import Handler, Job, Outcome, Result
 from picogram_gateway import inspector
 from picogram_gateway.app import create_app
-from picogram_gateway.backends import Backend
 from picogram_gateway.settings import Settings
+from picogram_gateway.workers import Backend
 
 PROFILES = ["base", "stc", "misc", "taco", "sedic"]
 

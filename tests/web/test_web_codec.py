@@ -18,6 +18,7 @@ from serving import serving
 import picogram
 from picogram_gateway.app import create_app
 from picogram_gateway.settings import Settings
+from picogram_gateway.workers import embedded_backend
 
 Visit = Callable[..., Any]
 SAMPLES = Path(__file__).resolve().parents[2] / "web" / "samples"
@@ -25,7 +26,7 @@ SAMPLES = Path(__file__).resolve().parents[2] / "web" / "samples"
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[str]:
-    with serving(create_app(Settings())) as url:
+    with serving(create_app(Settings(), embedded_backend())) as url:
         yield url
 
 

@@ -20,24 +20,23 @@ from picogram.observe.logs import LogObserver
 from picogram.observe.metrics import WorkerMetrics
 from picogram.observe.tracing import TracingObserver
 from picogram.version import VERSION
-from picogram_gateway import jobs, openapi, probes, problems, routes, web
-from picogram_gateway.auth import Auth, KeyRing
-from picogram_gateway.backends import Backend, default_backend
+from picogram_gateway import jobs, openapi, problems, routes, web
 from picogram_gateway.dispatch import Dispatcher
-from picogram_gateway.limits import BodyLimit, InFlight
-from picogram_gateway.metrics import GatewayMetrics, Metrics, MetricsServer, QueueDepth
-from picogram_gateway.rate import RateLimit, Rates
-from picogram_gateway.request_log import RequestLog
+from picogram_gateway.guards import Auth, BodyLimit, InFlight, KeyRing, RateLimit, Rates
 from picogram_gateway.settings import Settings
-from picogram_gateway.tracing import Tracing
+from picogram_gateway.telemetry import (
+    GatewayMetrics,
+    Metrics,
+    MetricsServer,
+    QueueDepth,
+    RequestLog,
+    Tracing,
+)
+from picogram_gateway.workers import Backend
 
 
-def create_app(settings: Settings | None = None, backend: Backend | None = None) -> FastAPI:
-    """The gateway. ``backend`` does the work in this process: by default everything, or the inspector where there is
-    a job store. Raises UsageError for keys that cannot be read.
-    """
-    settings = settings or Settings()
-    backend = backend or default_backend(fleet=settings.redis_url is not None)
+def create_app(settings: Settings, backend: Backend) -> FastAPI:
+    """The gateway; ``backend`` does the work in this process. Raises UsageError for keys that cannot be read."""
     metrics, rates = GatewayMetrics(), Rates(settings)
     observer = _observer(metrics, backend)
 
@@ -66,7 +65,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         redoc_url=None,
     )
     app.state.settings, app.state.backend, app.state.metrics = settings, backend, metrics
-    for router in (routes.router, jobs.router, probes.router):
+    for router in (routes.router, jobs.router, web.router):
         app.include_router(router)
     web.install(app)
     _guard(app, settings, metrics, rates)
@@ -79,7 +78,7 @@ def _guard(app: FastAPI, settings: Settings, metrics: GatewayMetrics, rates: Rat
     """Middleware; what is added last sees a request first."""
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(InFlight, max_requests=settings.max_requests)
-    app.add_middleware(RateLimit, rates=rates, metrics=metrics)
+    app.add_middleware(RateLimit, rates=rates, refused=metrics.rate_limited)
     app.add_middleware(Auth, keys=KeyRing.of(settings))
     app.add_middleware(Metrics, metrics=metrics)
     app.add_middleware(RequestLog)

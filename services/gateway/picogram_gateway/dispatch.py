@@ -22,10 +22,10 @@ import structlog
 from picogram.errors import BrokerUnavailable, JobUnknown, PicogramError
 from picogram.jobs import BatchLimits, Broker, Job, JobState, Observer, Result, Worker, WorkerInfo
 from picogram.version import VERSION
-from picogram_gateway.backends import Backend
-from picogram_gateway.metrics import STEPS
 from picogram_gateway.problems import not_ready
 from picogram_gateway.settings import Settings
+from picogram_gateway.telemetry import STEPS
+from picogram_gateway.workers import Backend
 
 logger = structlog.get_logger("picogram.gateway")
 _SIGN_OF_LIFE: Final = 20.0

@@ -18,18 +18,16 @@ from picogram.errors import PicogramError
 from picogram.jobs import JobState, Kind, Result
 from picogram.observe.tracing import current_traceparent
 from picogram_gateway.answers import render
-from picogram_gateway.auth import owner_of
 from picogram_gateway.dispatch import Dispatcher
-from picogram_gateway.metrics import GatewayMetrics
+from picogram_gateway.guards import owner_of
 from picogram_gateway.orders import Order
-from picogram_gateway.prefer import Preference
 from picogram_gateway.problems import ProblemError
-from picogram_gateway.request_log import set_job
+from picogram_gateway.requests import JobHeaders, Preference
+from picogram_gateway.telemetry import GatewayMetrics, set_job
 from picogram_gateway.views import job_view
-from picogram_gateway.wishes import Wishes
 
 
-async def exchange(request: Request, wishes: Wishes, order: Order) -> Response:
+async def exchange(request: Request, wishes: JobHeaders, order: Order) -> Response:
     """Have it done. Raises the job's error, or QueueFull, JobConflict, BrokerUnavailable, or a 499 problem, unread."""
     dispatcher = dispatcher_of(request)
     job = dispatcher.job(
@@ -74,7 +72,7 @@ def dispatcher_of(request: Request) -> Dispatcher:
     return dispatcher
 
 
-async def _result(request: Request, dispatcher: Dispatcher, job_id: str, wishes: Wishes) -> Result:
+async def _result(request: Request, dispatcher: Dispatcher, job_id: str, wishes: JobHeaders) -> Result:
     working = asyncio.create_task(dispatcher.wait(job_id, wishes.prefer.seconds))
     leaving = asyncio.create_task(_disconnected(request))
     try:
@@ -96,7 +94,7 @@ async def _result(request: Request, dispatcher: Dispatcher, job_id: str, wishes:
     return result
 
 
-def _forget(dispatcher: Dispatcher, job_id: str, wishes: Wishes) -> None:
+def _forget(dispatcher: Dispatcher, job_id: str, wishes: JobHeaders) -> None:
     """An answer that nobody can ask for again need not be kept."""
     if not wishes.key and not wishes.prefer:
         dispatcher.later(dispatcher.broker.forget(job_id))

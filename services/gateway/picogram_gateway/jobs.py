@@ -11,12 +11,12 @@ from fastapi.responses import StreamingResponse
 
 from picogram.jobs import JobState
 from picogram_gateway import openapi
-from picogram_gateway.auth import owner_of
 from picogram_gateway.exchange import answer, dispatcher_of
+from picogram_gateway.guards import owner_of
 from picogram_gateway.problems import ProblemError
-from picogram_gateway.request_log import set_job
 from picogram_gateway.settings import Settings
 from picogram_gateway.sse import event_stream
+from picogram_gateway.telemetry import set_job
 from picogram_gateway.views import JobView, job_view
 
 router = APIRouter(prefix="/v1/jobs/{id}", tags=["jobs"])

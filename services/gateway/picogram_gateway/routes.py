@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP surface, version 1: encode, decode, inspect, describe, reference, models. See also ``jobs`` and ``probes``."""
+"""The HTTP surface, version 1: encode, decode, inspect, describe, reference, models. See also ``jobs`` and ``web``."""
 
 from __future__ import annotations
 
@@ -30,16 +30,21 @@ from picogram.profiles.drawing import MOST_STEPS
 from picogram.profiles.recipes import MAX_EFFORT, MAX_FOCUS_CHARACTERS
 from picogram.request import BPP_RANGE, MOST_BYTES, MOST_QUALITY, EncodeOptions
 from picogram.semantics.description import MAX_CAPTION_CHARACTERS
-from picogram_gateway import openapi, openapi_examples
-from picogram_gateway.backends import Backend
-from picogram_gateway.bodies import PICOGRAM, is_image, is_picogram, read_body
+from picogram_gateway import openapi
 from picogram_gateway.exchange import dispatcher_of, exchange
-from picogram_gateway.negotiation import negotiate
 from picogram_gateway.orders import order_for_file, order_for_image
 from picogram_gateway.problems import ProblemError
+from picogram_gateway.requests import (
+    PICOGRAM,
+    JobHeadersDep,
+    is_image,
+    is_picogram,
+    negotiate,
+    read_body,
+)
 from picogram_gateway.settings import Settings
 from picogram_gateway.views import worker_view
-from picogram_gateway.wishes import Asked
+from picogram_gateway.workers import Backend
 
 
 def _each_once(request: Request) -> None:
@@ -117,7 +122,7 @@ class EncodeQuery(Arguments):
         max_length=MAX_JSON_CHARACTERS,
         description="JSON: the objects for `misc` (up to 3, masks of side 8) or `sedic` (up to 8, masks of side 16, 32 "
         "or 64), as `/v1/describe` lists them, instead of the captioner's; `[]`: none",
-        examples=[openapi_examples.OBJECTS],
+        examples=[openapi.OBJECTS_EXAMPLE],
     )
     focus: str | None = Field(
         None,
@@ -130,7 +135,7 @@ class EncodeQuery(Arguments):
         max_length=MAX_JSON_CHARACTERS,
         description="JSON: where it matters most, instead of words: the rows of a mask as objects have it, side 8, 16, "
         "32 or 64, laid over the whole picture",
-        examples=[openapi_examples.FOCUS_MASK],
+        examples=[openapi.FOCUS_MASK_EXAMPLE],
     )
 
     effort: int = Field(
@@ -214,7 +219,7 @@ class ReferenceQuery(BaseModel):
     responses=openapi.success("The .pico file", PICOGRAM, headers=openapi.ENCODE_HEADERS)
     | openapi.problems(*openapi.JOB_STATUSES),
 )
-async def encode(request: Request, query: Annotated[EncodeQuery, Query()], asked: Asked) -> Response:
+async def encode(request: Request, query: Annotated[EncodeQuery, Query()], asked: JobHeadersDep) -> Response:
     """Send the image as the raw body, or as the form field `image`; arguments may be form fields as well."""
     body = await read_body(request, "image", is_image)
     options = query.joined(body.fields).options()
@@ -229,7 +234,7 @@ async def encode(request: Request, query: Annotated[EncodeQuery, Query()], asked
     responses=openapi.success("The image, partly imagined", *MEDIA_TYPES, headers=openapi.DECODE_HEADERS)
     | openapi.problems(406, *openapi.JOB_STATUSES),
 )
-async def decode(request: Request, query: Annotated[DecodeQuery, Query()], asked: Asked) -> Response:
+async def decode(request: Request, query: Annotated[DecodeQuery, Query()], asked: JobHeadersDep) -> Response:
     """Send the file as the raw body, or as the form field `file`; arguments may be form fields as well. `Accept` chooses
     the image type.
 
@@ -248,10 +253,10 @@ async def decode(request: Request, query: Annotated[DecodeQuery, Query()], asked
     summary="What a .pico file says about itself",
     response_class=Response,
     openapi_extra=openapi.picogram_body(),
-    responses=openapi.success("Header, sections and words", example=openapi_examples.INSPECT)
+    responses=openapi.success("Header, sections and words", example=openapi.INSPECT_EXAMPLE)
     | openapi.problems(*openapi.JOB_STATUSES),
 )
-async def inspect(request: Request, asked: Asked) -> Response:
+async def inspect(request: Request, asked: JobHeadersDep) -> Response:
     """Reads the header and the words, where there are any; no picture is drawn."""
     data = (await read_body(request, "file", is_picogram)).payload
     return await exchange(request, asked, await order_for_file("inspect", data))
@@ -262,10 +267,12 @@ async def inspect(request: Request, asked: Asked) -> Response:
     summary="What an image shows, in words",
     response_class=Response,
     openapi_extra=openapi.image_body(),
-    responses=openapi.success("Caption and objects", example=openapi_examples.DESCRIBE)
+    responses=openapi.success("Caption and objects", example=openapi.DESCRIBE_EXAMPLE)
     | openapi.problems(*openapi.JOB_STATUSES),
 )
-async def describe(request: Request, query: Annotated[DescribeQuery, Query()], asked: Asked) -> Response:
+async def describe(
+    request: Request, query: Annotated[DescribeQuery, Query()], asked: JobHeadersDep
+) -> Response:
     """Send the image as the raw body, or as the form field `image`; the captioner may err."""
     image = (await read_body(request, "image", is_image)).payload
     return await exchange(request, asked, await order_for_image("describe", image, **query.model_dump()))
@@ -285,7 +292,9 @@ async def describe(request: Request, query: Annotated[DescribeQuery, Query()], a
     )
     | openapi.problems(*openapi.JOB_STATUSES),
 )
-async def reference(request: Request, query: Annotated[ReferenceQuery, Query()], asked: Asked) -> Response:
+async def reference(
+    request: Request, query: Annotated[ReferenceQuery, Query()], asked: JobHeadersDep
+) -> Response:
     """Send the image as the raw body, or as the form field `image`. The file's picture may be smaller than what was
     sent, where that looks better in as many bytes: `X-Picogram-Width` and `-Height` say what to stretch it to.
     """
@@ -297,7 +306,7 @@ async def reference(request: Request, query: Annotated[ReferenceQuery, Query()],
 @router.get(
     "/v1/models",
     summary="Profiles, models, limits and workers",
-    responses=openapi.json_success("What this server can do", openapi_examples.MODELS)
+    responses=openapi.json_success("What this server can do", openapi.MODELS_EXAMPLE)
     | openapi.problems(401, 429, 500, 503),
 )
 async def models(request: Request) -> dict[str, Any]:

@@ -1,27 +1,33 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the gateway: with embedded workers, or over the job store that workers elsewhere share."""
+"""Runs the gateway: with embedded workers, or over the job store that workers elsewhere share.
+
+No HTTP connection can be held for nothing, by a request head that never ends or by an answer that nobody takes: uvicorn
+has a limit for a head's size and none for its time, and keeps what a client does not read for ever.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import signal
 import socket
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from picogram.errors import UsageError
 from picogram.jobs.environment import read_settings
 from picogram.observe import logs, tracing
 from picogram_gateway.app import create_app
-from picogram_gateway.auth import KeyRing
-from picogram_gateway.connections import with_patience
+from picogram_gateway.guards import KeyRing
 from picogram_gateway.settings import Settings
+from picogram_gateway.workers import embedded_backend, fleet_backend
 
 _BACKLOG = 2048
 
@@ -37,10 +43,10 @@ def main(host: str | None = None, port: int | None = None, redis: str | None = N
     check_exposure(settings)
     logs.configure(settings, service="gateway")
     flush = tracing.install("picogram-gateway", settings)
-    app = create_app(settings)
+    fleet = settings.redis_url is not None
+    app = create_app(settings, fleet_backend() if fleet else embedded_backend())
     listening = listen(settings)
     address = f"http://{settings.host}:{listening.getsockname()[1]}"
-    fleet = settings.redis_url is not None
     structlog.get_logger("picogram.gateway").info("starting", url=address, docs="/docs", fleet=fleet)
     # uvicorn raises the signal again once all is done; without a handler the process would end there and then.
     signal.signal(signal.SIGTERM, _leave)
@@ -99,3 +105,57 @@ def listen(settings: Settings) -> socket.socket:
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
+
+
+class Connection(H11Protocol):
+    """h11 with two more timers. ``patience`` is in seconds."""
+
+    patience: ClassVar[float] = 10.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Nothing is known of it yet; the clock runs."""
+        self._head_timer: asyncio.TimerHandle | None = None
+        super().connection_made(transport)
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """No clock any more."""
+        self._stop_head_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """What belongs to no request yet has to become one in time."""
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            self._watch_head()
+        else:
+            self._stop_head_timer()
+
+    def on_response_complete(self) -> None:
+        """The answer is in the socket's buffer; it has to leave it in time."""
+        super().on_response_complete()
+        self._watch_reader(0)
+
+    def _watch_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.patience, self.transport.abort)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _watch_reader(self, before: int) -> None:
+        """Ends the connection when a whole period passed without a byte being taken."""
+        left = self.transport.get_write_buffer_size()
+        if left == 0:
+            return
+        if left == before:
+            self.transport.abort()
+        else:
+            self.loop.call_later(self.patience, self._watch_reader, left)
+
+
+def with_patience(seconds: float) -> type[Connection]:
+    """The protocol for uvicorn, which makes its instances itself."""
+    return type("PatientConnection", (Connection,), {"patience": seconds})

@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""The web page: ``/``, the interface's description at ``/docs``, and the files they consist of under ``/web/``.
+"""What anybody may ask for, without a key: the web page and three probes.
 
-They are read once, when the server starts. Nothing but these files can be asked for, whatever the path. A page may load
-and reach only this server, and every file has an ETag, so that a browser asks again each time and is mostly told 304.
+The page is ``/``, the interface's description at ``/docs``, and the files they consist of under ``/web/``. They are read
+once, when the server starts. Nothing but these files can be asked for, whatever the path. A page may load and reach only
+this server, and every file has an ETag, so that a browser asks again each time and is mostly told 304.
 """
 
 from __future__ import annotations
@@ -15,9 +16,14 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+
+from picogram_gateway import openapi
+from picogram_gateway.exchange import dispatcher_of
+from picogram_gateway.problems import not_ready
 
 logger = structlog.get_logger("picogram.gateway")
+router = APIRouter(tags=["probes"])
 
 INDEX: Final = "index.html"
 INTERFACE: Final = "api.html"
@@ -118,3 +124,24 @@ def _answer(request: Request, asset: Asset) -> Response:
     if known.strip() == "*" or asset.etag in (tag.strip().removeprefix("W/") for tag in known.split(",")):
         return Response(status_code=304, headers=headers)
     return Response(asset.body, headers=headers, media_type=asset.media_type)
+
+
+@router.get("/livez", summary="Does the process respond?")
+async def livez() -> dict[str, str]:
+    """Always 200."""
+    return {"status": "alive"}
+
+
+@router.get("/startupz", summary="Are the models loaded?", responses=openapi.problems(503))
+async def startupz(request: Request) -> dict[str, str]:
+    """200 once the models of this process are loaded; a gateway with workers elsewhere has none."""
+    if not dispatcher_of(request).warm:
+        raise not_ready("the models are not loaded yet")
+    return {"status": "started"}
+
+
+@router.get("/readyz", summary="Should requests be sent here?", responses=openapi.problems(503))
+async def readyz(request: Request) -> dict[str, str]:
+    """200 while the models are loaded, the job store answers and nobody shuts the server down."""
+    await dispatcher_of(request).check()
+    return {"status": "ready"}

@@ -1,6 +1,11 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Prometheus metrics of the gateway, on a port of their own so that they need no key and no visitor sees them.
+"""What is told about requests: a span, a log line and Prometheus metrics of each.
+
+    Tracing      one OpenTelemetry span per request, below the caller's ``traceparent``; jobs take theirs along in
+                 ``Job.trace``. Without an SDK no span is recorded, and the caller's trace still travels with the job
+    RequestLog   one log line per request; response, problem and lines share the ids of request, job and trace
+    Metrics      counts, on a port of their own so that they need no key and no visitor sees them
 
 picogram_requests_total{route,method,code}    picogram_request_seconds{route}    picogram_requests_in_flight
 picogram_bitstream_bytes{profile}             picogram_rate_limited_total
@@ -11,18 +16,30 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Final
 
+import structlog
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, Status, StatusCode
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from picogram.bitstream import parse
 from picogram.errors import PicogramError, UsageError
 from picogram.jobs import PRIORITIES, Broker
+from picogram.observe.logs import trace_id
 from picogram.observe.metrics import new_registry
+from picogram.observe.tracing import context_of, current_traceparent
+from picogram_gateway.guards import PROBES, owner_of
+
+logger = structlog.get_logger("picogram.gateway")
+_tracer = trace.get_tracer("picogram.gateway")
 
 STEPS: Final = ("encoder", "decoder", "lmm", "inspector")
 _METHODS: Final = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
@@ -148,3 +165,91 @@ class MetricsServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class RequestLog:
+    """Logs method, path, status, bytes sent and seconds; successful probes stay silent."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = scope["picogram.request_id"] = f"urn:uuid:{uuid.uuid4()}"
+        started, status, sent = time.perf_counter(), 500, 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                if job := scope.get("picogram.job"):
+                    headers["X-Picogram-Job"] = job
+            sent += len(message.get("body", b""))
+            await send(message)
+
+        with bound_contextvars(request=request_id, **_trace_field()):
+            try:
+                await self._app(scope, receive, watched)
+            finally:
+                if status >= 400 or scope["path"] not in PROBES:
+                    logger.info(
+                        "request",
+                        **_who_fields(scope),
+                        method=scope["method"],
+                        path=scope["path"],
+                        status=status,
+                        bytes=sent,
+                        seconds=round(time.perf_counter() - started, 4),
+                    )
+
+
+def set_job(scope: Scope, job_id: str) -> None:
+    """From now on the job is in the response's headers, in every log line of this request and in its span."""
+    scope["picogram.job"] = job_id
+    bind_contextvars(job=job_id)
+    trace.get_current_span().set_attribute("picogram.job", job_id)
+
+
+def _trace_field() -> dict[str, str]:
+    trace_hex = trace_id(current_traceparent())
+    return {"trace": trace_hex} if trace_hex else {}
+
+
+def _who_fields(scope: Scope) -> dict[str, str]:
+    job, owner = scope.get("picogram.job"), owner_of(scope)
+    return ({"job": job} if job else {}) | ({"owner": owner} if owner else {})
+
+
+class Tracing:
+    """Opens the span of a request; probes have none."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in PROBES:
+            await self._app(scope, receive, send)
+            return
+        parent = context_of(Headers(scope=scope).get("traceparent", ""))
+        attributes = {"http.request.method": scope["method"], "url.path": scope["path"]}
+        with _tracer.start_as_current_span(
+            scope["method"], parent, SpanKind.SERVER, attributes, record_exception=False
+        ) as span:
+
+            async def watched(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    span.set_attribute("http.response.status_code", message["status"])
+                    if message["status"] >= 500:
+                        span.set_status(Status(StatusCode.ERROR))
+                await send(message)
+
+            try:
+                await self._app(scope, receive, watched)
+            finally:
+                if route := getattr(scope.get("route"), "path", ""):
+                    span.update_name(f"{scope['method']} {route}")
+                    span.set_attribute("http.route", route)
