@@ -48,7 +48,7 @@ T = TypeVar("T")
 class Argument:
     """How an option is offered: ``kind`` of its values as text, one line of help, bounds, the longest text, an example.
 
-    ``form``: it may be too long for a query. ``json``: it is a list, which travels as JSON.
+    ``form``: it may be too long for a query. ``json``: it is a list, which travels as JSON, and is called so in errors.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Argument:
     example: Any = None
     choices: tuple[str, ...] = ()
     form: bool = False
-    json: bool = False
+    json: str = ""
     short: str | None = None
 
 
@@ -86,7 +86,7 @@ _FOCUS_MASK: Final = Argument(
     "laid over the whole picture",
     longest=MAX_JSON_CHARACTERS,
     form=True,
-    json=True,
+    json="the rows of the focus mask",
 )
 
 
@@ -136,7 +136,7 @@ class EncodeOptions:
         "`/v1/describe` lists them, instead of the captioner's; `[]`: none",
         longest=MAX_JSON_CHARACTERS,
         form=True,
-        json=True,
+        json="the objects",
     )
     focus: FocusSource | None = _option(  # noqa: RUF009 - makes a field
         str,

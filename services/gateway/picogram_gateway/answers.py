@@ -1,50 +1,37 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""From a result to a response: the bytes, and headers that say what they cost, what they show and what went wrong."""
+"""How results, jobs and workers look from outside: bytes with headers that hold the short facts; JSON that holds all."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Final
-from urllib.parse import quote
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
 
 from fastapi import Response
+from pydantic import BaseModel, Field
 
-from picogram.bitstream import parse
-from picogram.bitstream.container import OPTIONAL, section_sizes
-from picogram.jobs import Kind, Result
+from picogram.bitstream.container import OPTIONAL
+from picogram.jobs import JobState, Priority, Result, WorkerInfo
+from picogram.jobs.state import Status
+from picogram.pipeline.handovers import Report
+from picogram.results import Encoded
 from picogram.semantics.description import printable
+from picogram_gateway.problems import Problem, problem_of
 
-MAX_CAPTION_HEADER: Final = 4096
-"""Bytes of a caption's header; most servers and proxies take lines of 8 KiB."""
-_ATTRIBUTE_CHARACTERS: Final = "!#$&+^`|"
-"""What RFC 8187 leaves as it is, beyond what ``quote`` does anyway."""
-
-
-def render(kind: Kind, result: Result) -> Response:
-    """The answer to a request of that kind."""
-    if kind == "encode":
-        return respond_with_file(result)
-    if kind == "decode":
-        return respond(result, {"Vary": "Accept"})
-    if kind == "reference":
-        return respond(
-            result, _size(len(result.payload), result.metadata["width"], result.metadata["height"])
-        )
-    return respond(result, caption=False)
+Kind = Literal["encode", "decode", "inspect", "describe", "reference"]
+DRAWING_HEADERS: Final = ("stages", "steps", "guidance", "seed", "model")
 
 
-def respond(result: Result, headers: dict[str, str] | None = None, caption: bool = True) -> Response:
-    """The result's bytes, its size in pixels, how it was drawn and its caption where known, warnings, and where the time
-    went.
+def render(kind: str, result: Result, job_kept: str = "") -> Response:
+    """The answer to a request of that kind: the result's bytes, short facts, warnings, and where the time went.
+
+    ``job_kept``: the job's id where it can still be asked for; the answer then leads to what is too long for headers.
     """
-    headers = dict(headers or {})
-    for name in ("width", "height", "steps", "seed"):
-        if name in result.metadata:
-            headers[f"X-Picogram-{name.title()}"] = str(result.metadata[name])
-    description = result.metadata.get("description")
-    if caption and description:
-        headers["X-Picogram-Caption"] = caption_header(description["caption"])
+    facts = facts_of(result)
+    headers = _HEADERS[kind](result, facts) if kind in _HEADERS else {}
+    if job_kept and (facts.get("description") or facts.get("heard")):
+        headers["Link"] = f'</v1/jobs/{job_kept}>; rel="describedby"; type="application/json"'
     headers["Server-Timing"] = ", ".join(f"{n};dur={1000 * s:.1f}" for n, s in result.timings.items())
     response = Response(result.payload, headers=headers, media_type=result.media_type)
     for warning in result.warnings:
@@ -52,22 +39,36 @@ def respond(result: Result, headers: dict[str, str] | None = None, caption: bool
     return response
 
 
-def respond_with_file(result: Result) -> Response:
-    """A fresh .pico file, which caption shaped it, and where its bytes went: header (checksum included) and sections add
-    up to all of them.
-    """
-    data = result.payload
-    file = parse(data)
-    sizes = {name: 0 for name in ("latent", *OPTIONAL)} | section_sizes(data)
-    sizes["header"] = len(data) - sum(sizes.values())
-    headers = {
-        "ETag": f'"{hashlib.sha256(data).hexdigest()}"',
-        **_size(len(data), file.header.width, file.header.height),
+def facts_of(result: Result) -> dict[str, Any]:
+    """What the last step reports of the payload."""
+    report = Report.of(result.metadata)
+    return dict(report.result) if report else {}
+
+
+def _of_file(result: Result, facts: dict[str, Any]) -> dict[str, str]:
+    """A fresh .pico file, and where its bytes went: header (checksums included) and sections add up to all of them."""
+    encoded = Encoded(result.payload)
+    sizes = dict.fromkeys(("header", "latent", *OPTIONAL), 0) | encoded.sections
+    return {
+        "ETag": f'"{hashlib.sha256(result.payload).hexdigest()}"',
+        **_size(len(result.payload), encoded.width, encoded.height),
+        **{f"X-Picogram-{name.title()}-Bytes": str(size) for name, size in sizes.items()},
     }
-    headers |= {f"X-Picogram-{name.title()}-Bytes": str(size) for name, size in sizes.items()}
-    if heard := result.metadata.get("heard"):
-        headers["X-Picogram-Heard"] = caption_header(heard)
-    return respond(result, headers, caption="caption" in file.optional)
+
+
+def _of_picture(result: Result, facts: dict[str, Any]) -> dict[str, str]:
+    """How large a picture is, and how it was drawn."""
+    told = {name: facts[name] for name in ("width", "height")} | {
+        name: value for name in DRAWING_HEADERS if (value := facts["drawing"].get(name)) is not None
+    }
+    return {"Vary": "Accept", **{f"X-Picogram-{name.title()}": str(value) for name, value in told.items()}}
+
+
+def _of_reference(result: Result, facts: dict[str, Any]) -> dict[str, str]:
+    return _size(len(result.payload), facts["width"], facts["height"])
+
+
+_HEADERS: Final = {"encode": _of_file, "decode": _of_picture, "reference": _of_reference}
 
 
 def _size(size: int, width: int, height: int) -> dict[str, str]:
@@ -79,20 +80,84 @@ def _size(size: int, width: int, height: int) -> dict[str, str]:
     }
 
 
-def caption_header(caption: str) -> str:
-    """Percent-encoded UTF-8; what would be too long for a header ends in an encoded "…"."""
-    ellipsis = quote("…")
-    parts, size = [], 0
-    for character in caption:
-        parts.append(quote(character, safe=_ATTRIBUTE_CHARACTERS))
-        size += len(parts[-1])
-        if size > MAX_CAPTION_HEADER:
-            while size > MAX_CAPTION_HEADER - len(ellipsis):
-                size -= len(parts.pop())
-            return "".join(parts) + ellipsis
-    return "".join(parts)
-
-
 def _ascii(text: str) -> str:
     """One line that any HTTP client can read."""
     return printable(text).encode("ascii", "backslashreplace").decode()
+
+
+_TIME = "2026-03-01T12:00:00.000Z"
+
+
+class JobLinks(BaseModel):
+    """Paths on this server."""
+
+    self: str = Field(examples=["/v1/jobs/5f0c6f5e6f5b4c3e9d550d6b6c1f7a52"])
+    result: str = Field(examples=["/v1/jobs/5f0c6f5e6f5b4c3e9d550d6b6c1f7a52/result"])
+    events: str = Field(examples=["/v1/jobs/5f0c6f5e6f5b4c3e9d550d6b6c1f7a52/events"])
+
+
+class JobView(BaseModel):
+    """Where a job is. Times are RFC 3339 in UTC."""
+
+    id: str = Field(examples=["5f0c6f5e6f5b4c3e9d550d6b6c1f7a52"])
+    kind: Kind = Field(examples=["encode"])
+    status: Status = Field(examples=["running"])
+    step: str = Field(examples=["encoder"], description="The step that it waits for or is in.")
+    priority: Priority
+    progress: float = Field(ge=0, le=1, examples=[0.5], description="Of the present step.")
+    attempt: int = Field(ge=0, examples=[1], description="Deliveries of the present step to a worker.")
+    created: str = Field(examples=[_TIME])
+    updated: str = Field(examples=[_TIME])
+    deadline: str | None = Field(examples=[_TIME], description="When it will be given up.")
+    error: Problem | None = Field(description="What `result` will answer, for a job that failed.")
+    result: dict[str, Any] | None = Field(
+        description="Of a job that is done: what its headers say and what is too long for them, such as the words.",
+        examples=[
+            {"profile": "stc", "bytes": 683, "description": {"caption": "A wet dog runs.", "objects": []}}
+        ],
+    )
+    links: JobLinks
+
+
+def job_view(state: JobState, result: Result | None = None) -> JobView:
+    """As ``GET /v1/jobs/{id}`` shows it; ``result``: of a job that is done."""
+    path = f"/v1/jobs/{state.id}"
+    return JobView(
+        id=state.id,
+        kind=state.kind,
+        status=state.status,
+        step=state.step,
+        priority=state.priority,
+        progress=state.progress,
+        attempt=state.attempt,
+        created=_rfc3339(state.created_at),
+        updated=_rfc3339(state.updated_at),
+        deadline=None if state.deadline is None else _rfc3339(state.deadline),
+        error=problem_of(state.error) if state.error else None,
+        result=None if result is None else _result_view(result),
+        links=JobLinks(self=path, result=f"{path}/result", events=f"{path}/events"),
+    )
+
+
+def _result_view(result: Result) -> dict[str, Any]:
+    return {
+        "media_type": result.media_type,
+        **facts_of(result),
+        "warnings": list(result.warnings),
+        "timings": dict(result.timings),
+    }
+
+
+def worker_view(worker: WorkerInfo) -> dict[str, Any]:
+    """As ``/v1/models`` shows it."""
+    return {
+        "name": worker.name,
+        "step": worker.step,
+        "version": worker.version,
+        "started": _rfc3339(worker.started_at),
+        "facts": dict(worker.facts),
+    }
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,30 +1,38 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""An order goes in, an answer comes out: the result if it is there in time, else word of the job.
+"""From a request to its answer: an order goes in, the result comes out if it is there in time, else word of the job.
 
-submit ── wait ──┬── done                  the result, or its problem
-                 ├── `Prefer: wait=` over  202 with the job
-                 └── client gone           canceled; not with an idempotency key, for that client will be back
+body ── Order       what it is, how large, which workers it visits: from its header alone, so that a bomb gets no further
+Order ── submit ── wait ──┬── done                  the result, or its problem
+                          ├── `Prefer: wait=` over  202 with the job
+                          └── client gone           canceled; not with an idempotency key, for that client will be back
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
+from picogram.bitstream import parse
 from picogram.errors import PicogramError
-from picogram.jobs import JobState, Kind, Result
+from picogram.images import read_size
+from picogram.jobs import JobState, Result
 from picogram.observe.tracing import current_traceparent
-from picogram_gateway.answers import render
+from picogram.profiles.registry import profile_named
+from picogram.profiles.spec import Route, decode_route, inspect_route
+from picogram_gateway.answers import job_view, render
 from picogram_gateway.dispatch import Dispatcher
 from picogram_gateway.guards import owner_of
-from picogram_gateway.orders import Order
 from picogram_gateway.problems import ProblemError
 from picogram_gateway.requests import JobHeaders, Preference
 from picogram_gateway.telemetry import GatewayMetrics, set_job
-from picogram_gateway.views import job_view
 
 
 async def exchange(request: Request, wishes: JobHeaders, order: Order) -> Response:
@@ -52,18 +60,18 @@ async def exchange(request: Request, wishes: JobHeaders, order: Order) -> Respon
         result = await _result(request, dispatcher, job_id, wishes)
     except TimeoutError:
         return _accepted(await dispatcher.broker.state(job_id), wishes.prefer)
-    response = answer(request, order.kind, result)
+    response = answer(request, order.kind, result, job_id if _kept(wishes) else "")
     if wishes.prefer.wait is not None:
         response.headers["Preference-Applied"] = f"wait={wishes.prefer.wait}"
     return response
 
 
-def answer(request: Request, kind: Kind, result: Result) -> Response:
-    """The same for a job that was waited for and one that was fetched later."""
+def answer(request: Request, kind: str, result: Result, job_kept: str = "") -> Response:
+    """The same for a job that was waited for and one that was fetched later. ``job_kept``: see ``render``."""
     metrics: GatewayMetrics = request.app.state.metrics
     if kind == "encode":
         metrics.observe_file(result.payload)
-    return render(kind, result)
+    return render(kind, result, job_kept)
 
 
 def dispatcher_of(request: Request) -> Dispatcher:
@@ -95,9 +103,13 @@ async def _result(request: Request, dispatcher: Dispatcher, job_id: str, wishes:
 
 
 def _forget(dispatcher: Dispatcher, job_id: str, wishes: JobHeaders) -> None:
-    """An answer that nobody can ask for again need not be kept."""
-    if not wishes.key and not wishes.prefer:
+    if not _kept(wishes):
         dispatcher.later(dispatcher.broker.forget(job_id))
+
+
+def _kept(wishes: JobHeaders) -> bool:
+    """Whether a job outlives its answer: one that nobody can ask for again need not be kept."""
+    return bool(wishes.key or wishes.prefer)
 
 
 def _accepted(state: JobState, prefer: Preference) -> Response:
@@ -112,3 +124,53 @@ def _accepted(state: JobState, prefer: Preference) -> Response:
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+DESCRIBE: Final[Route] = ("lmm:describe",)
+REFERENCE: Final[Route] = ("inspector:reference",)
+_COSTS: Final = (1, 16, 64)
+"""Of an encode, by effort: how many times the work of one that only rounds."""
+_PATIENCE: Final = (1, 2, 4)
+_SMALL_BYTES: Final = 16 * 1024
+"""A file of that size is parsed in less time than a thread takes to begin."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to do. ``cost`` is in pixels; ``patience``: by how much a job may take longer than others."""
+
+    kind: str
+    payload: bytes
+    options: Mapping[str, Any] = field(default_factory=dict)
+    route: Route = ()
+    cost: int = 1
+    patience: int = 1
+
+    @property
+    def fingerprint(self) -> str:
+        """What another request with the same idempotency key has to equal: SHA-256 over kind, options and payload."""
+        options = json.dumps(self.options, sort_keys=True, separators=(",", ":"))
+        head = f"{self.kind}\n{options}\n".encode()
+        return hashlib.sha256(head + hashlib.sha256(self.payload).digest()).hexdigest()
+
+
+async def order_for_image(kind: str, image: bytes, **options: Any) -> Order:
+    """Encode, describe or compare. Raises UnreadableImage, UnsupportedImage or ImageTooLarge."""
+    width, height = await asyncio.to_thread(read_size, image)
+    effort = options.get("effort", 0)
+    cost = width * height * _COSTS[effort]
+    return Order(kind, image, options, _image_route(kind, options), cost, _PATIENCE[effort])
+
+
+async def order_for_file(kind: str, data: bytes, **options: Any) -> Order:
+    """Decode or inspect. Raises a BitstreamError."""
+    file = parse(data) if len(data) <= _SMALL_BYTES else await asyncio.to_thread(parse, data)
+    if kind == "inspect":
+        return Order(kind, data, options, inspect_route(file))
+    return Order(kind, data, options, decode_route(file), file.header.width * file.header.height)
+
+
+def _image_route(kind: str, options: Mapping[str, Any]) -> Route:
+    if kind == "encode":
+        return profile_named(options["profile"]).encode_route(options["caption"], options["focus"])
+    return DESCRIBE if kind == "describe" else REFERENCE

@@ -4,20 +4,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from picogram.jobs import JobState
+from picogram.errors import PicogramError
+from picogram.jobs import Event, JobState
 from picogram_gateway import openapi
+from picogram_gateway.answers import JobView, job_view
 from picogram_gateway.exchange import answer, dispatcher_of
 from picogram_gateway.guards import owner_of
 from picogram_gateway.problems import ProblemError
 from picogram_gateway.settings import Settings
-from picogram_gateway.sse import event_stream
 from picogram_gateway.telemetry import set_job
-from picogram_gateway.views import JobView, job_view
 
 router = APIRouter(prefix="/v1/jobs/{id}", tags=["jobs"])
 
@@ -31,7 +36,12 @@ JobId = Annotated[str, Path(alias="id", description="As in `Location`")]
 )
 async def read_job(request: Request, job_id: JobId) -> JobView:
     """Known until some minutes after its end; jobs of other keys are not."""
-    return job_view(await _state(request, job_id))
+    state = await _state(request, job_id)
+    if state.status != "done":
+        return job_view(state)
+    with suppress(TimeoutError):
+        return job_view(state, await dispatcher_of(request).broker.result(job_id, 0))
+    return job_view(state)
 
 
 @router.get(
@@ -49,7 +59,7 @@ async def read_result(request: Request, job_id: JobId) -> Response:
         detail = f"the job is {state.status}; its events tell when it is done"
         headers = {"Retry-After": "1"}
         raise ProblemError(409, "job-not-finished", "Job not finished", detail, headers) from None
-    return answer(request, state.kind, result)
+    return answer(request, state.kind, result, job_id)
 
 
 @router.get(
@@ -103,3 +113,40 @@ async def _state(request: Request, job_id: str) -> JobState:
 def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
+
+
+async def event_stream(
+    events: AsyncIterator[Event], closing: asyncio.Event, heartbeat: float
+) -> AsyncIterator[bytes]:
+    """Ends with the last event, with ``closing``, or when the job store goes away: readers ask again, elsewhere."""
+    closed = asyncio.create_task(closing.wait())
+    upcoming = asyncio.create_task(_next(events))
+    try:
+        while True:
+            await asyncio.wait((upcoming, closed), timeout=heartbeat, return_when=asyncio.FIRST_COMPLETED)
+            if upcoming.done():
+                event = upcoming.result()
+                if event is None:
+                    return
+                yield _format(event)
+                upcoming = asyncio.create_task(_next(events))
+            elif closed.done():
+                return
+            else:
+                yield KEEPALIVE_COMMENT
+    finally:
+        closed.cancel()
+        upcoming.cancel()
+        await asyncio.gather(closed, upcoming, return_exceptions=True)
+
+
+async def _next(events: AsyncIterator[Event]) -> Event | None:
+    try:
+        return await anext(events, None)
+    except PicogramError:
+        return None
+
+
+def _format(event: Event) -> bytes:
+    data = json.dumps({"at": round(event.at, 3), **event.data})
+    return format_sse_event(data_str=data, event=event.name, id=event.id)

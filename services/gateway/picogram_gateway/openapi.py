@@ -11,10 +11,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from picogram.bitstream import MEDIA_TYPE as PICOGRAM
 from picogram.images import MEDIA_TYPES
 from picogram_gateway.guards import is_open
 from picogram_gateway.problems import BASE, MEDIA_TYPE, Problem
-from picogram_gateway.requests import PICOGRAM
 
 Schema = dict[str, Any]
 
@@ -119,6 +119,17 @@ OBJECTS_EXAMPLE: Final = json.dumps([{"name": "dog", "detail": "wet", "mask": _M
 FOCUS_MASK_EXAMPLE: Final = json.dumps(_MASK)
 MODELS_EXAMPLE: Final[Schema] = {
     "profiles": ["base", "stc", "misc", "taco", "sedic"],
+    "profile_details": [
+        {
+            "name": "stc",
+            "label": "Picture and caption",
+            "explanation": "with a caption",
+            "sections": ["caption"],
+            "max_objects": 0,
+            "guided": False,
+            "default": False,
+        }
+    ],
     "models": [{"id": 2, "file": "latent-2.safetensors", "sha256": "2f694144…"}],
     "drawing_models": [{"id": 2, "file": "diffusion-2.safetensors", "sha256": "001a5882…"}],
     "text_models": [
@@ -168,8 +179,12 @@ _KEYS: Schema = {
 }
 _IMAGES = ("image/png", "image/jpeg", "image/webp", "image/avif", "image/tiff", "image/bmp", "image/gif")
 
-_WORDS = (
-    ("X-Picogram-Caption", "The caption, percent-encoded UTF-8, cut after 4,096 bytes", "string"),
+_COMMON = (
+    (
+        "Link",
+        "Where words belong to the result and the job is kept: `describedby` leads to all of it",
+        "string",
+    ),
     ("X-Picogram-Warning", "What was left out, and why; one header per warning", "string"),
 )
 _TIMING = (("Server-Timing", "Milliseconds in queues and running", "string"),)
@@ -193,20 +208,18 @@ ENCODE_HEADERS = _headers(
     ("X-Picogram-Bpp", "Bits per pixel, everything counted", "number"),
     ("X-Picogram-Width", "Pixels", "integer"),
     ("X-Picogram-Height", "Pixels", "integer"),
-    (
-        "X-Picogram-Heard",
-        "The caption that shaped the file and is not in it, written as the caption is",
-        "string",
-    ),
-    *_WORDS,
+    *_COMMON,
     *_TIMING,
 )
 DECODE_HEADERS = _headers(
     ("X-Picogram-Width", "Pixels", "integer"),
     ("X-Picogram-Height", "Pixels", "integer"),
-    ("X-Picogram-Steps", "Steps of the last pass; 0: nothing was imagined", "integer"),
+    ("X-Picogram-Stages", "Passes over the picture and its objects; 0: nothing was imagined", "integer"),
+    ("X-Picogram-Steps", "Steps of the last pass", "integer"),
+    ("X-Picogram-Guidance", "Of the last pass", "number"),
     ("X-Picogram-Seed", "Of what was imagined", "integer"),
-    *_WORDS,
+    ("X-Picogram-Model", "Who imagined it", "string"),
+    *_COMMON,
     *_TIMING,
 )
 REFERENCE_HEADERS = _headers(

@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a request says beside its query: its body, the image type it accepts, and what its headers ask of the job.
+"""What a request says: its arguments, its body, the image type it accepts, and what its headers ask of the job.
 
+arguments            those of encode and decode are what ``EncodeOptions`` and ``DecodeOptions`` offer, and check
 body                 raw, or one file of a multipart form, whose other fields are arguments
 Accept               RFC 9110, section 12.5.1, among the image types the decoder writes
 Prefer               RFC 7240: whether to answer at once, and how long to wait first; what is unknown is ignored
@@ -14,16 +15,31 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Final
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from fastapi import Depends, Header, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from picogram.bitstream import MEDIA_TYPE
+from picogram.errors import UnsupportedProfile, UsageError
 from picogram.jobs import Priority
+from picogram.request import Argument, DecodeOptions, EncodeOptions, arguments_of
+from picogram.semantics.plain import read_json
+from picogram_gateway import openapi
 from picogram_gateway.problems import ProblemError
 
-PICOGRAM: str = "application/vnd.picogram"
 _OPAQUE = ("", "application/octet-stream")
 _MAX_FIELDS: Final = 8
 _MAX_FIELD_BYTES: Final = 128 * 1024
@@ -45,7 +61,7 @@ def is_image(media_type: str) -> bool:
 
 def is_picogram(media_type: str) -> bool:
     """What a .pico file may be labelled as."""
-    return media_type in (*_OPAQUE, PICOGRAM)
+    return media_type in (*_OPAQUE, MEDIA_TYPE)
 
 
 async def read_body(request: Request, name: str, accepts: Callable[[str], bool]) -> Body:
@@ -218,3 +234,104 @@ async def _job_headers(
 
 JobHeadersDep = Annotated[JobHeaders, Depends(_job_headers)]
 """The parameter of a route that starts a job."""
+
+
+_EXAMPLES = {"objects": openapi.OBJECTS_EXAMPLE, "focus_mask": openapi.FOCUS_MASK_EXAMPLE}
+
+
+class Arguments(BaseModel):
+    """What may come in the query or as fields of the form that holds the body."""
+
+    model_config = ConfigDict(extra="forbid")
+    CHECKED: ClassVar[type[EncodeOptions] | type[DecodeOptions]]
+    _plain: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def joined(self, fields: Mapping[str, str]) -> Self:
+        """These arguments and those of a form; invalid or doubled ones are 422 problems."""
+        given = self.model_dump(exclude_unset=True)
+        if twice := sorted(given.keys() & fields.keys()):
+            detail = f"{twice[0]} is in the query and in the form"
+            raise ProblemError(422, "usage", "Invalid arguments", detail)
+        try:
+            return type(self).model_validate({**given, **fields})
+        except ValidationError as error:
+            raise RequestValidationError(
+                [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+            ) from error
+
+    def options(self) -> dict[str, Any]:
+        """For a job: those of ``EncodeOptions.plain`` or ``DecodeOptions.plain``."""
+        return self._plain
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        given = self.model_dump()
+        try:
+            for argument in arguments_of(self.CHECKED):
+                if argument.json and given[argument.name] is not None:
+                    given[argument.name] = read_json(given[argument.name], argument.json)
+            self._plain = self.CHECKED.of(given).plain()
+        except (UsageError, UnsupportedProfile) as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
+def _query(options: type) -> Any:
+    """A model with a field for each argument that ``options`` offers."""
+    return create_model("Arguments", __base__=Arguments, **{a.name: _field(a) for a in arguments_of(options)})
+
+
+def _field(argument: Argument) -> Any:
+    kind: Any = Literal[argument.choices] if argument.choices else argument.kind
+    bounds = {"minimum": argument.low, "maximum": argument.high}
+    example = _EXAMPLES.get(argument.name, argument.example)
+    field = Field(
+        argument.default,
+        description=argument.help,
+        max_length=argument.longest,
+        examples=None if example is None else [example],
+        json_schema_extra={name: value for name, value in bounds.items() if value is not None},
+    )
+    return (kind if argument.default is not None else kind | None), field
+
+
+_EncodeArguments: Any = _query(EncodeOptions)
+_DecodeArguments: Any = _query(DecodeOptions)
+
+
+class EncodeQuery(_EncodeArguments):  # type: ignore[misc]
+    """How small, or how good (at most one of ``bytes``, ``bpp`` and ``quality``), with which words, and what matters
+    most (at most one of ``focus`` and ``focus_mask``)."""
+
+    CHECKED = EncodeOptions
+
+
+class DecodeQuery(_DecodeArguments):  # type: ignore[misc]
+    """How the picture is drawn; the same file and arguments give the same picture."""
+
+    CHECKED = DecodeOptions
+
+
+class DescribeQuery(BaseModel):
+    """How fine."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mask_side: Literal[8, 16] = Field(
+        8, description="Rows and columns of the objects' masks: 8 suits `misc`, 16 `sedic`"
+    )
+
+    @field_validator("mask_side", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        """Queries are text, which no literal number equals."""
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+class ReferenceQuery(BaseModel):
+    """Which codec, and how small."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    codec: Literal["avif", "webp", "jpeg"] = Field(description="The codec to compare with", examples=["avif"])
+    budget: int = Field(alias="bytes", ge=1, description="Largest size of the file", examples=[800])
