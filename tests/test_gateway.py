@@ -41,7 +41,7 @@ from picogram_gateway.backends import Backend
 from picogram_gateway.negotiation import negotiate
 from picogram_gateway.prefer import Preference, parse_prefer
 from picogram_gateway.problems import STATUS, ProblemError
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 
 OFFERED = ("image/png", "image/webp", "image/avif", "image/jpeg")
 RETRIED = (b"queue-full", b"broker-unavailable")
@@ -302,7 +302,7 @@ def test_probes_follow_the_warm_up() -> None:
     def warm_up() -> None:
         assert gate.wait(5)
 
-    with TestClient(create_app(Settings(), Backend({"encoder": echo}, warm_up))) as client:
+    with TestClient(create_app(GatewaySettings(), Backend({"encoder": echo}, warm_up))) as client:
         assert client.get("/livez").status_code == 200
         check_problem(client.get("/startupz"), 503, "not-ready")
         check_problem(client.get("/readyz"), 503, "not-ready")
@@ -315,7 +315,7 @@ def test_a_failed_warm_up_is_never_ready() -> None:
     def warm_up() -> None:
         raise errors.ModelMissing("no weights")
 
-    with TestClient(create_app(Settings(), Backend({"encoder": echo}, warm_up))) as client:
+    with TestClient(create_app(GatewaySettings(), Backend({"encoder": echo}, warm_up))) as client:
         assert not wait_for(lambda: client.get("/readyz").status_code == 200, tries=5)
 
 

@@ -19,7 +19,7 @@ from picogram.jobs import Job, MemoryBroker, Result
 from picogram.jobs.observer import Ending
 from picogram.observe.metrics import WorkerMetrics
 from picogram_gateway.metrics import GatewayMetrics, QueueDepth
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "picogram.json").read_text())
@@ -216,4 +216,4 @@ def test_the_scraper_knows_services_and_ports_of_the_compose_file() -> None:
             environment = compose["services"][name]["environment"]
             ports = {environment.get("PICOGRAM_METRICS_PORT"), environment.get("PICOGRAM_HEALTH_PORT")}
             assert str(found["port"]) in ports
-    assert Settings.model_fields["health_port"].default == 9000
+    assert GatewaySettings.model_fields["health_port"].default == 9000

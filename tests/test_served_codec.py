@@ -21,14 +21,14 @@ from starlette.testclient import TestClient
 import picogram
 from picogram.bitstream import Header, Picogram, Profile, serialise
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 
 PICOGRAM = {"content-type": "application/vnd.picogram"}
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[TestClient]:
-    with TestClient(create_app(Settings())) as client:
+    with TestClient(create_app(GatewaySettings())) as client:
         yield until_ready(client)
 
 

@@ -34,7 +34,7 @@ from picogram.semantics.description import Description, Region
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_lmm import handler as lmm
 
 PICOGRAM = {"content-type": "application/vnd.picogram"}
@@ -57,7 +57,7 @@ class Captioner:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[TestClient]:
-    with TestClient(create_app(Settings()), raise_server_exceptions=False) as client:
+    with TestClient(create_app(GatewaySettings()), raise_server_exceptions=False) as client:
         yield until_ready(client)
 
 

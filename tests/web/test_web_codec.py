@@ -17,7 +17,7 @@ from serving import serving
 
 import picogram
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 
 Visit = Callable[..., Any]
 SAMPLES = Path(__file__).resolve().parents[2] / "web" / "samples"
@@ -25,7 +25,7 @@ SAMPLES = Path(__file__).resolve().parents[2] / "web" / "samples"
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[str]:
-    with serving(create_app(Settings())) as url:
+    with serving(create_app(GatewaySettings())) as url:
         yield url
 
 

@@ -20,10 +20,10 @@ from PIL import Image
 
 import picogram
 from picogram.bitstream import Picogram, parse
+from picogram.environment import read_settings
 from picogram.images import write_image
 from picogram.jobs import Job, Outcome, Result
 from picogram.jobs.control import JobControl
-from picogram.jobs.environment import read_settings
 from picogram.jobs.words import description_of
 from picogram.latent.exact_prior import RATE_COUNT
 from picogram.profiles.drawing import Drawing, draw, plan

@@ -12,8 +12,9 @@ from fastapi import Response
 
 from picogram.bitstream import parse
 from picogram.bitstream.container import OPTIONAL, section_sizes
-from picogram.jobs import Kind, Result
+from picogram.jobs import Result
 from picogram.semantics.description import printable
+from picogram_gateway.kinds import Kind
 
 MAX_CAPTION_HEADER: Final = 4096
 """Bytes of a caption's header; most servers and proxies take lines of 8 KiB."""

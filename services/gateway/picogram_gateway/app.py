@@ -28,15 +28,15 @@ from picogram_gateway.limits import BodyLimit, InFlight
 from picogram_gateway.metrics import GatewayMetrics, Metrics, MetricsServer, QueueDepth
 from picogram_gateway.rate import RateLimit, Rates
 from picogram_gateway.request_log import RequestLog
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.tracing import Tracing
 
 
-def create_app(settings: Settings | None = None, backend: Backend | None = None) -> FastAPI:
+def create_app(settings: GatewaySettings | None = None, backend: Backend | None = None) -> FastAPI:
     """The gateway. ``backend`` does the work in this process: by default everything, or the inspector where there is
     a job store. Raises UsageError for keys that cannot be read.
     """
-    settings = settings or Settings()
+    settings = settings or GatewaySettings()
     backend = backend or default_backend(fleet=settings.redis_url is not None)
     metrics, rates = GatewayMetrics(), Rates(settings)
     observer = _observer(metrics, backend)
@@ -75,7 +75,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     return app
 
 
-def _guard(app: FastAPI, settings: Settings, metrics: GatewayMetrics, rates: Rates) -> None:
+def _guard(app: FastAPI, settings: GatewaySettings, metrics: GatewayMetrics, rates: Rates) -> None:
     """Middleware; what is added last sees a request first."""
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(InFlight, max_requests=settings.max_requests)
@@ -86,7 +86,7 @@ def _guard(app: FastAPI, settings: Settings, metrics: GatewayMetrics, rates: Rat
     app.add_middleware(Tracing)
 
 
-def _metrics_server(settings: Settings, metrics: GatewayMetrics) -> MetricsServer | None:
+def _metrics_server(settings: GatewaySettings, metrics: GatewayMetrics) -> MetricsServer | None:
     if settings.metrics_port is None:
         return None
     return MetricsServer(metrics, settings.metrics_host or settings.host, settings.metrics_port)

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from picogram.errors import UsageError
 from picogram_gateway.problems import ProblemError, refuse
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 
 PROBES: Final = ("/livez", "/readyz", "/startupz")
 _OPEN: Final = frozenset((*PROBES, "/", "/openapi.json", "/docs"))
@@ -35,7 +35,7 @@ class KeyRing:
     entries: tuple[tuple[str, bytes], ...] = ()
 
     @classmethod
-    def of(cls, settings: Settings) -> KeyRing:
+    def of(cls, settings: GatewaySettings) -> KeyRing:
         """The keys of the settings and of the file. Raises UsageError for what is not ``name:sha256hex``."""
         found = [_entry(text, "PICOGRAM_API_KEYS") for text in re.split(r"[,\s]+", settings.api_keys) if text]
         if settings.api_keys_file is not None:
@@ -94,7 +94,7 @@ def _unauthorized() -> ProblemError:
     return ProblemError(401, "unauthorized", "Unauthorized", detail, headers)
 
 
-def _from_file(settings: Settings) -> Iterator[tuple[str, bytes]]:
+def _from_file(settings: GatewaySettings) -> Iterator[tuple[str, bytes]]:
     path = settings.api_keys_file
     assert path is not None  # noqa: S101 - the caller has looked
     try:

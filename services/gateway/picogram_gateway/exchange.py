@@ -15,11 +15,12 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from picogram.errors import PicogramError
-from picogram.jobs import JobState, Kind, Result
+from picogram.jobs import JobState, Result
 from picogram.observe.tracing import current_traceparent
 from picogram_gateway.answers import render
 from picogram_gateway.auth import owner_of
 from picogram_gateway.dispatch import Dispatcher
+from picogram_gateway.kinds import Kind
 from picogram_gateway.metrics import GatewayMetrics
 from picogram_gateway.orders import Order
 from picogram_gateway.prefer import Preference

@@ -13,9 +13,10 @@ from picogram.jobs import JobState
 from picogram_gateway import openapi
 from picogram_gateway.auth import owner_of
 from picogram_gateway.exchange import answer, dispatcher_of
+from picogram_gateway.kinds import kind_of
 from picogram_gateway.problems import ProblemError
 from picogram_gateway.request_log import set_job
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.sse import event_stream
 from picogram_gateway.views import JobView, job_view
 
@@ -49,7 +50,7 @@ async def read_result(request: Request, job_id: JobId) -> Response:
         detail = f"the job is {state.status}; its events tell when it is done"
         headers = {"Retry-After": "1"}
         raise ProblemError(409, "job-not-finished", "Job not finished", detail, headers) from None
-    return answer(request, state.kind, result)
+    return answer(request, kind_of(state), result)
 
 
 @router.get(
@@ -100,6 +101,6 @@ async def _state(request: Request, job_id: str) -> JobState:
     return state
 
 
-def _settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
+def _settings(request: Request) -> GatewaySettings:
+    settings: GatewaySettings = request.app.state.settings
     return settings

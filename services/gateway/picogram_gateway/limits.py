@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from picogram_gateway.auth import PROBES
 from picogram_gateway.problems import ProblemError, refuse
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 
 
 class InFlight:
@@ -39,7 +39,7 @@ class BodyLimit:
     A body counts from its arrival to the end of its request.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
         self._app = app
         self._max_bytes = settings.max_body_bytes
         self._max_sum = settings.max_bodies_bytes

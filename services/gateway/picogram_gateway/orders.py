@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from picogram.bitstream import parse
 from picogram.images import read_size
-from picogram.jobs import Kind
+from picogram_gateway.kinds import Kind
 from picogram_gateway.steps import DESCRIBE, REFERENCE, Route, decode_route, encode_route, inspect_route
 
 _COSTS: Final = (1, 16, 64)

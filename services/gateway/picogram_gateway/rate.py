@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from picogram_gateway.auth import is_open, owner_of
 from picogram_gateway.metrics import GatewayMetrics
 from picogram_gateway.problems import ProblemError, refuse
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 
 logger = structlog.get_logger("picogram.gateway")
 _CONNECTIONS: Final = 16
@@ -28,7 +28,7 @@ _STORE_TIMEOUT: Final = 1.0
 class Rates:
     """The counts, and where they are kept."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: GatewaySettings) -> None:
         self._limits = settings.rate_limits
         self._pool: Any = None
         self._counts: SlidingWindowCounterRateLimiter | None = None
@@ -58,7 +58,7 @@ class Rates:
         if self._pool:
             await self._pool.aclose()
 
-    def _storage(self, settings: Settings) -> Storage:
+    def _storage(self, settings: GatewaySettings) -> Storage:
         if settings.redis_url is None:
             return MemoryStorage()
         from redis.asyncio import BlockingConnectionPool

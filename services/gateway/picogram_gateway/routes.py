@@ -37,7 +37,7 @@ from picogram_gateway.exchange import dispatcher_of, exchange
 from picogram_gateway.negotiation import negotiate
 from picogram_gateway.orders import order_for_file, order_for_image
 from picogram_gateway.problems import ProblemError
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.views import worker_view
 from picogram_gateway.wishes import Asked
 
@@ -302,7 +302,7 @@ async def reference(request: Request, query: Annotated[ReferenceQuery, Query()],
 )
 async def models(request: Request) -> dict[str, Any]:
     """The manifests of the models, with their hashes and licences; those for words have to be pulled."""
-    settings: Settings = request.app.state.settings
+    settings: GatewaySettings = request.app.state.settings
     backend: Backend = request.app.state.backend
     limits = {
         "max_body_bytes": settings.max_body_bytes,

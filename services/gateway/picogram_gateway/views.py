@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from picogram.jobs import JobState, Kind, Priority, WorkerInfo
+from picogram.jobs import JobState, Priority, WorkerInfo
 from picogram.jobs.state import Status
+from picogram_gateway.kinds import Kind, kind_of
 from picogram_gateway.problems import Problem, problem_of
 
 _TIME = "2026-03-01T12:00:00.000Z"
@@ -46,7 +47,7 @@ def job_view(state: JobState) -> JobView:
     path = f"/v1/jobs/{state.id}"
     return JobView(
         id=state.id,
-        kind=state.kind,
+        kind=kind_of(state),
         status=state.status,
         step=state.step,
         priority=state.priority,
