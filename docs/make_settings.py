@@ -10,10 +10,12 @@ from typing import Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from picogram.jobs.settings import LogSettings, QueueSettings, WorkerSettings
+from picogram.jobs.settings import QueueSettings
+from picogram.observe.settings import LogSettings
+from picogram.workers.settings import WorkerSettings
 from picogram_decoder.hub.settings import HubSettings
 from picogram_decoder.settings import DecoderSettings
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_lmm.settings import LmmSettings
 
 PAGE = Path(__file__).with_name("settings.md")
@@ -32,7 +34,7 @@ SECTIONS: tuple[tuple[str, type[BaseSettings]], ...] = (
     ("Job store: gateway and all workers, with equal values", QueueSettings),
     ("Workers, and the gateway for those within it", WorkerSettings),
     ("Logs and traces: all", LogSettings),
-    ("Gateway", Settings),
+    ("Gateway", GatewaySettings),
     ("Decoder worker, and the gateway for the one within it", DecoderSettings),
     ("The same, with a model from the hub", HubSettings),
     ("Language-model worker", LmmSettings),

@@ -25,7 +25,7 @@ from picogram.jobs import Handler, Job, Outcome, Result
 from picogram.profiles.recipes import recipe_to_write
 from picogram_gateway.app import create_app
 from picogram_gateway.serve import Server, configuration
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import Backend
 
 PICOGRAM = "application/vnd.picogram"
@@ -120,7 +120,7 @@ def _words(job: Job) -> Outcome:
 def make_app(handler: Handler = echo, lmm: Handler = words, **settings: Any) -> FastAPI:
     handlers = dict.fromkeys(("encoder", "decoder", "inspector"), handler) | {"lmm": lmm}
     catalogue = {"profiles": ["base"], "models": []}
-    return create_app(Settings(**settings), Backend(handlers, catalogue=lambda: catalogue))
+    return create_app(GatewaySettings(**settings), Backend(handlers, catalogue=lambda: catalogue))
 
 
 def check_problem(response: httpx2.Response, status: int, slug: str) -> dict[str, Any]:
@@ -202,7 +202,7 @@ async def post_and_leave(app: FastAPI, path: str, body: bytes, headers: dict[str
 @asynccontextmanager
 async def listening(app: FastAPI) -> AsyncIterator[tuple[str, int]]:
     """Host and port of the app behind a real uvicorn, configured as in production."""
-    settings: Settings = app.state.settings
+    settings: GatewaySettings = app.state.settings
     config: uvicorn.Config = configuration(app, settings)
     config.host, config.port = "127.0.0.1", 0
     server = Server(config)

@@ -22,7 +22,7 @@ from picogram.jobs import Handler, Job, Outcome, Result
 from picogram.text.coder import TextCoder
 from picogram_gateway.app import create_app
 from picogram_gateway.inspector import handler as inspector
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import Backend
 
 MASK = ["." * 8] * 4 + ["#" * 8] * 4
@@ -101,7 +101,7 @@ def _words(job: Job) -> Outcome:
 @contextmanager
 def listening(backend: Backend | None = None, **settings: Any) -> Iterator[str]:
     """The URL of a gateway over ``backend`` (None: the real one), ready, until the end of the block."""
-    app = create_app(Settings(**settings), backend)
+    app = create_app(GatewaySettings(**settings), backend)
     config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -15,10 +15,10 @@ from PIL import Image
 from tiny_denoiser import TinyDenoiser
 
 import picogram
+from picogram.environment import read_settings
 from picogram.errors import CorruptBitstream, JobCanceled, ModelMissing, NotAPicogram, UsageError
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
-from picogram.jobs.environment import read_settings
 from picogram_decoder.handler import PREVIEW_BYTES, PREVIEW_SIDE, DecoderHandler, load_handler, preview_of
 from picogram_decoder.settings import DecoderSettings
 

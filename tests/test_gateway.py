@@ -39,7 +39,7 @@ from picogram.bitstream import Header, Picogram, Profile, serialise
 from picogram_gateway.app import create_app
 from picogram_gateway.problems import STATUS, ProblemError
 from picogram_gateway.requests import Preference, negotiate, parse_prefer
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import Backend
 
 OFFERED = ("image/png", "image/webp", "image/avif", "image/jpeg")
@@ -301,7 +301,7 @@ def test_probes_follow_the_warm_up() -> None:
     def warm_up() -> None:
         assert gate.wait(5)
 
-    with TestClient(create_app(Settings(), Backend({"encoder": echo}, warm_up))) as client:
+    with TestClient(create_app(GatewaySettings(), Backend({"encoder": echo}, warm_up))) as client:
         assert client.get("/livez").status_code == 200
         check_problem(client.get("/startupz"), 503, "not-ready")
         check_problem(client.get("/readyz"), 503, "not-ready")
@@ -314,7 +314,7 @@ def test_a_failed_warm_up_is_never_ready() -> None:
     def warm_up() -> None:
         raise errors.ModelMissing("no weights")
 
-    with TestClient(create_app(Settings(), Backend({"encoder": echo}, warm_up))) as client:
+    with TestClient(create_app(GatewaySettings(), Backend({"encoder": echo}, warm_up))) as client:
         assert not wait_for(lambda: client.get("/readyz").status_code == 200, tries=5)
 
 
@@ -322,10 +322,10 @@ def test_the_gateway_does_not_import_torch() -> None:
     code = """
 import sys
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend, fleet_backend
 for backend in (fleet_backend(), embedded_backend()):
-    create_app(Settings(), backend)
+    create_app(GatewaySettings(), backend)
 sys.exit("torch" in sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

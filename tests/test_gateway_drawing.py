@@ -23,7 +23,7 @@ import picogram
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
 
 FILE = {"content-type": PICOGRAM}
@@ -140,7 +140,7 @@ async def story(client: httpx2.AsyncClient, job: str) -> list[tuple[str, Any]]:
 
 
 async def test_the_base_picture_and_progress_come_before_the_end(denoiser: TinyDenoiser, file: bytes) -> None:
-    async with asyncio.timeout(60), running(create_app(Settings(), embedded_backend())) as client:
+    async with asyncio.timeout(60), running(create_app(GatewaySettings(), embedded_backend())) as client:
         accepted = await client.post("/v1/decode?steps=4&seed=3", content=file, headers=ASYNC)
         job = accepted.json()["id"]
         told = await story(client, job)
@@ -159,7 +159,7 @@ async def test_the_base_picture_and_progress_come_before_the_end(denoiser: TinyD
 
 async def test_giving_a_job_up_ends_it_between_two_steps(denoiser: TinyDenoiser, file: bytes) -> None:
     denoiser.pause = 0.1
-    async with asyncio.timeout(60), running(create_app(Settings(), embedded_backend())) as client:
+    async with asyncio.timeout(60), running(create_app(GatewaySettings(), embedded_backend())) as client:
         accepted = await client.post("/v1/decode?steps=50", content=file, headers=ASYNC)
         path = f"/v1/jobs/{accepted.json()['id']}"
         while (await client.get(path)).json()["progress"] == 0:  # noqa: ASYNC110 - a server tells nobody

@@ -22,7 +22,7 @@ from picogram.cli import keys
 from picogram.errors import UsageError
 from picogram_gateway.guards import KeyRing, Rates, is_open
 from picogram_gateway.serve import check_exposure
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 
 OPEN = ["/livez", "/startupz", "/readyz", "/openapi.json", "/docs"]
 CLOSED = [
@@ -150,7 +150,7 @@ def test_a_key_from_the_command_opens_the_server(
     with TestClient(make_app()) as client:
         assert client.get("/v1/models").status_code == 401
         assert client.get("/v1/models", headers={"x-api-key": ann}).status_code == 200
-    ring = KeyRing.of(Settings())
+    ring = KeyRing.of(GatewaySettings())
     assert (ring.owner(ann), ring.owner(bob), ring.owner(ann + "x")) == ("ann", "bob", None)
 
 
@@ -205,12 +205,12 @@ def test_a_file_without_keys_does_not_open_the_server(tmp_path: Path, content: b
 )
 def test_beyond_loopback_keys_are_needed_unless_told_otherwise(host: str, loopback: bool) -> None:
     if loopback:
-        check_exposure(Settings(host=host))
+        check_exposure(GatewaySettings(host=host))
     else:
         with pytest.raises(UsageError, match="can be reached from outside"):
-            check_exposure(Settings(host=host))
-    check_exposure(Settings(host=host, api_keys=KEYS))
-    check_exposure(Settings(host=host, allow_anonymous=True))
+            check_exposure(GatewaySettings(host=host))
+    check_exposure(GatewaySettings(host=host, api_keys=KEYS))
+    check_exposure(GatewaySettings(host=host, allow_anonymous=True))
 
 
 @pytest.mark.parametrize("store", ["memory", "redis"])
@@ -244,14 +244,14 @@ async def test_without_keys_addresses_are_counted() -> None:
 
 
 async def test_a_store_that_is_away_does_not_stop_the_counting_gateway() -> None:
-    rates = Rates(Settings(rate_limit="1/minute", redis_url=SecretStr("redis://127.0.0.1:1/0")))
+    rates = Rates(GatewaySettings(rate_limit="1/minute", redis_url=SecretStr("redis://127.0.0.1:1/0")))
     assert [await rates.seconds_to_wait("ann") for _ in range(2)] == [None, None]
     await rates.close()
 
 
 def test_unreadable_limits_are_refused() -> None:
     with pytest.raises(ValueError, match="rate_limit"):
-        Settings(rate_limit="often")
+        GatewaySettings(rate_limit="often")
 
 
 async def test_requests_beyond_a_number_are_refused_but_probes_are_not() -> None:

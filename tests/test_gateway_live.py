@@ -27,7 +27,7 @@ from valkey_server import ValkeyServer, free_port, needs_valkey
 from picogram.errors import UsageError
 from picogram.jobs import Job, Outcome
 from picogram_gateway.serve import listen
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 
 HEAD = b"POST /v1/encode HTTP/1.1\r\nHost: test\r\nContent-Type: image/png\r\n"
 
@@ -265,7 +265,7 @@ def test_a_server_that_should_not_start_says_why_in_one_line(
 
 def test_an_address_that_cannot_be_listened_on_is_the_users_affair() -> None:
     with pytest.raises(UsageError, match=r"cannot listen on 203\.0\.113\.1:8080"):
-        listen(Settings(host="203.0.113.1"))
+        listen(GatewaySettings(host="203.0.113.1"))
 
 
 def until(condition: Callable[[], bool]) -> None:

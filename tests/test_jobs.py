@@ -35,7 +35,7 @@ async def test_round_trip_with_timings(broker: Broker) -> None:
 async def test_depth_counts_waiting_and_running_and_is_bounded(make_broker: BrokerFactory) -> None:
     broker = make_broker(max_depth=2)
     await submit(broker, job("a"), job("b"))
-    [first] = await broker.fetch("encoder", BatchLimits(count=1))
+    [first] = await broker.fetch("encoder", BatchLimits(max_jobs=1))
     assert await broker.depth("encoder") == 2
     with pytest.raises(QueueFull):
         await broker.submit(job("c"))
@@ -46,13 +46,13 @@ async def test_depth_counts_waiting_and_running_and_is_bounded(make_broker: Brok
 
 async def test_batches_are_bounded_by_count_and_keep_the_order(broker: Broker) -> None:
     await submit(broker, *(job(c) for c in "abcde"))
-    batches = [await broker.fetch("encoder", BatchLimits(count=2)) for _ in range(3)]
+    batches = [await broker.fetch("encoder", BatchLimits(max_jobs=2)) for _ in range(3)]
     assert [names(batch) for batch in batches] == ["ab", "cd", "e"]
 
 
 async def test_batches_are_bounded_by_cost_but_a_big_job_runs_alone(broker: Broker) -> None:
     await submit(broker, *(job(c, cost=n) for c, n in zip("abcd", (9, 3, 2, 1), strict=True)))
-    batches = [await broker.fetch("encoder", BatchLimits(cost=5)) for _ in range(3)]
+    batches = [await broker.fetch("encoder", BatchLimits(max_cost=5)) for _ in range(3)]
     assert [names(batch) for batch in batches] == ["a", "bc", "d"]
 
 
@@ -341,12 +341,12 @@ async def test_a_known_key_is_known_even_when_the_queue_is_full(make_broker: Bro
 async def test_high_priority_goes_first_and_counts_apart(broker: Broker) -> None:
     await submit(broker, job("a"), job("b", priority="high"), job("c"), job("d", priority="high"))
     assert (await broker.depth("encoder"), await broker.depth("encoder", "high")) == (4, 2)
-    assert [names(await broker.fetch("encoder", BatchLimits(count=2))) for _ in range(2)] == ["bd", "ac"]
+    assert [names(await broker.fetch("encoder", BatchLimits(max_jobs=2))) for _ in range(2)] == ["bd", "ac"]
 
 
 async def test_what_is_handed_back_is_next_and_its_attempt_does_not_count(broker: Broker) -> None:
     await submit(broker, *(job(c) for c in "abcd"))
-    batch = await broker.fetch("encoder", BatchLimits(count=3))
+    batch = await broker.fetch("encoder", BatchLimits(max_jobs=3))
     await broker.finish(batch[0], Result(b"", "text/plain"))
     await broker.release(batch[1:])
     assert (await broker.state(batch[1].id)).status == "queued"
@@ -358,7 +358,7 @@ async def test_what_is_handed_back_is_next_and_its_attempt_does_not_count(broker
 
 
 async def test_linger_lets_a_batch_grow(broker: Broker) -> None:
-    fetching = asyncio.create_task(broker.fetch("encoder", BatchLimits(linger=0.3)))
+    fetching = asyncio.create_task(broker.fetch("encoder", BatchLimits(linger_seconds=0.3)))
     await asyncio.sleep(0.05)
     await broker.submit(job("a"))
     await asyncio.sleep(0.05)

@@ -187,7 +187,7 @@ async def test_everything_but_queues_expires(valkey: ValkeyServer) -> None:
     async with brokers(valkey, 1) as [broker]:
         client, keys = raw(broker)
         await submit(broker, job("a", deadline=time.time() + 5, key="k"), job("b"))
-        [one] = await broker.fetch("encoder", BatchLimits(count=1))
+        [one] = await broker.fetch("encoder", BatchLimits(max_jobs=1))
         await broker.finish(one, Result(b"a", "text/plain"))
         lives = {key.decode(): await client.ttl(key) async for key in client.scan_iter(f"{keys.prefix}:*")}
         assert all(0 < ttl <= 24 * 3600 + 601 for key, ttl in lives.items() if ":queue:" not in key)
@@ -281,7 +281,7 @@ async def again(broker: RedisBroker, job_id: str) -> Result:
 async def test_jobs_given_by_an_answer_that_got_lost_are_found_again(valkey: ValkeyServer) -> None:
     async with brokers(valkey, 1) as [broker]:
         await submit(broker, job("a"), job("b"))
-        [held] = await broker.fetch("encoder", BatchLimits(count=1))
+        [held] = await broker.fetch("encoder", BatchLimits(max_jobs=1))
         take = broker._take
 
         async def lossy(*arguments: Any, **options: Any) -> list[Any]:

@@ -61,7 +61,7 @@ async def test_the_worker_batches_what_gathers_while_it_is_busy(broker: Broker) 
         return upper(jobs)
 
     jobs = [job(c) for c in "abcdefg"]
-    async with working(broker, handler, BatchLimits(count=4)):
+    async with working(broker, handler, BatchLimits(max_jobs=4)):
         await broker.submit(jobs[0])
         await busy.wait()
         await submit(broker, *jobs[1:])
@@ -82,7 +82,7 @@ async def test_stop_finishes_what_runs_and_leaves_the_rest(broker: Broker) -> No
 
     one, two = job("a"), job("b")
     await submit(broker, one, two)
-    async with working(broker, handler, BatchLimits(count=1)) as worker:
+    async with working(broker, handler, BatchLimits(max_jobs=1)) as worker:
         await eventually(busy.is_set)
         worker.stop()
         gate.set()
@@ -92,7 +92,7 @@ async def test_stop_finishes_what_runs_and_leaves_the_rest(broker: Broker) -> No
 
 async def test_stop_can_empty_the_queue_first(broker: Broker) -> None:
     jobs = [job(c) for c in "abcd"]
-    async with working(broker, upper, BatchLimits(count=1)) as worker:
+    async with working(broker, upper, BatchLimits(max_jobs=1)) as worker:
         await asyncio.sleep(0.01)
         await submit(broker, *jobs)
         worker.stop(empty_queue=True)
@@ -152,7 +152,7 @@ async def test_a_running_handler_learns_of_a_cancellation(broker: Broker) -> Non
         return upper(jobs)
 
     one = job("a")
-    async with working(broker, handler, BatchLimits(count=1)):
+    async with working(broker, handler, BatchLimits(max_jobs=1)):
         await broker.submit(one)
         await eventually(busy.is_set)
         await broker.cancel(one.id)
@@ -222,8 +222,8 @@ async def test_two_workers_share_a_queue(make_broker: BrokerFactory) -> None:
         return handler
 
     async with (
-        working(brokers[0], handler_of(0), BatchLimits(count=1)),
-        working(brokers[1], handler_of(1), BatchLimits(count=1)),
+        working(brokers[0], handler_of(0), BatchLimits(max_jobs=1)),
+        working(brokers[1], handler_of(1), BatchLimits(max_jobs=1)),
     ):
         await submit(one, *jobs)
         for each in jobs:

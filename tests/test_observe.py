@@ -20,15 +20,15 @@ import structlog
 
 from picogram.errors import JobCanceled, UnreadableImage, UsageError
 from picogram.jobs import BatchLimits, Job, MemoryBroker, Outcome, Result, Worker
-from picogram.jobs import health as health_module
 from picogram.jobs.broker import Swept
-from picogram.jobs.health import Health, HealthServer
 from picogram.jobs.observer import Observer
-from picogram.jobs.settings import LogSettings
 from picogram.observe import logs
 from picogram.observe.combined import CombinedObserver
 from picogram.observe.logs import LogObserver
 from picogram.observe.metrics import WorkerMetrics
+from picogram.observe.settings import LogSettings
+from picogram.workers import health as health_module
+from picogram.workers.health import Health, HealthServer
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"

@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import Metric
 from picogram.jobs import Job, MemoryBroker, Result
 from picogram.jobs.observer import Ending
 from picogram.observe.metrics import WorkerMetrics
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.telemetry import GatewayMetrics, QueueDepth
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -216,4 +216,4 @@ def test_the_scraper_knows_services_and_ports_of_the_compose_file() -> None:
             environment = compose["services"][name]["environment"]
             ports = {environment.get("PICOGRAM_METRICS_PORT"), environment.get("PICOGRAM_HEALTH_PORT")}
             assert str(found["port"]) in ports
-    assert Settings.model_fields["health_port"].default == 9000
+    assert GatewaySettings.model_fields["health_port"].default == 9000

@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 import picogram
 from picogram.bitstream import Header, Picogram, Profile, serialise
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
 
 PICOGRAM = {"content-type": "application/vnd.picogram"}
@@ -29,7 +29,7 @@ PICOGRAM = {"content-type": "application/vnd.picogram"}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(), embedded_backend())) as client:
+    with TestClient(create_app(GatewaySettings(), embedded_backend())) as client:
         yield until_ready(client)
 
 

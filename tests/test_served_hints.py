@@ -36,7 +36,7 @@ from picogram.profiles.words import Encoded, Prepared
 from picogram.semantics.description import Description
 from picogram_encoder import handler as encoder
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
 from picogram_lmm import handler as lmm
 
@@ -67,7 +67,7 @@ class Absent:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(), embedded_backend()), raise_server_exceptions=False) as client:
+    with TestClient(create_app(GatewaySettings(), embedded_backend()), raise_server_exceptions=False) as client:
         yield until_ready(client)
 
 

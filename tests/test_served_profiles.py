@@ -34,7 +34,7 @@ from picogram.semantics.description import Description, Region
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
 from picogram_lmm import handler as lmm
 
@@ -58,7 +58,7 @@ class Captioner:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(), embedded_backend()), raise_server_exceptions=False) as client:
+    with TestClient(create_app(GatewaySettings(), embedded_backend()), raise_server_exceptions=False) as client:
         yield until_ready(client)
 
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import pytest
 
+from picogram.environment import read_settings
 from picogram.errors import UsageError
-from picogram.jobs.environment import read_settings
-from picogram.jobs.settings import WorkerSettings
+from picogram.workers.settings import WorkerSettings
 from picogram_lmm.settings import LmmSettings
 
 

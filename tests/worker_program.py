@@ -17,7 +17,7 @@ import structlog
 
 from picogram.errors import ModelMissing
 from picogram.jobs import Handler, Job, Outcome, Result
-from picogram.jobs.process import run_worker
+from picogram.workers.process import run_worker
 
 
 def _obey(job: Job) -> Outcome:

@@ -35,7 +35,7 @@ from benchmarks.fleet.common import job_store, marked, percentile, save, stand_i
 from benchmarks.fleet.stand_ins import POISON, answer_to
 from picogram import AsyncClient, encode
 from picogram.errors import JobAbandoned, PicogramError
-from picogram.fleet.processes import Fleet, Process
+from picogram.fleet.processes import Fleet, FleetProcess
 from picogram.fleet.store import ValkeyServer
 from picogram.jobs import open_broker
 from picogram.jobs.redis import RedisBroker
@@ -67,8 +67,8 @@ class Tally:
 
 async def havoc(
     server: ValkeyServer,
-    gateway: Process,
-    workers: list[Process],
+    gateway: FleetProcess,
+    workers: list[FleetProcess],
     counts: Counter[str],
     every: float,
     seed: int = 1,
@@ -199,13 +199,13 @@ def draw(seed: int) -> bytes:
     return buffer.getvalue()
 
 
-def _start_again(process: Process) -> None:
+def _start_again(process: FleetProcess) -> None:
     if process.child:
         process.child.wait()
     process.start()
 
 
-def _restart(process: Process) -> None:
+def _restart(process: FleetProcess) -> None:
     assert process.child is not None
     process.child.terminate()
     process.child.wait()

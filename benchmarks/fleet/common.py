@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from picogram.fleet.processes import Process
+from picogram.fleet.processes import FleetProcess
 from picogram.fleet.store import ValkeyServer, free_port
 
 RESULTS = Path(__file__).parents[1] / "results" / "fleet"
@@ -50,14 +50,14 @@ def crops(source: Path, count: int, width: int = 384, height: int = 256) -> list
     return found
 
 
-def stand_ins(store_url: str, count: int, settings: dict[str, str]) -> list[Process]:
+def stand_ins(store_url: str, count: int, settings: dict[str, str]) -> list[FleetProcess]:
     """Workers without models, not started; see ``benchmarks.fleet.stand_ins``."""
     made = []
     for number in range(count):
         port = free_port()
         probes = {"PICOGRAM_HEALTH_HOST": "127.0.0.1", "PICOGRAM_HEALTH_PORT": str(port)}
         environment = {"PICOGRAM_REDIS_URL": store_url, **settings, **probes}
-        made.append(Process(f"encoder {number + 1}", "benchmarks.fleet.stand_ins", port, environment))
+        made.append(FleetProcess(f"encoder {number + 1}", "benchmarks.fleet.stand_ins", port, environment))
     return made
 
 

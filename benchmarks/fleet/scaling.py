@@ -36,7 +36,7 @@ def work(settings: QueueSettings, workers: int, seconds: float) -> None:
         return [Result(ANSWER, "application/octet-stream") for _ in jobs]
 
     async def run() -> None:
-        limits = BatchLimits(count=1)
+        limits = BatchLimits(max_jobs=1)
         await asyncio.gather(
             *(Worker(open_broker(settings), "encoder", sleep, limits).run() for _ in range(workers))
         )

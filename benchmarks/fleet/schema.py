@@ -26,7 +26,7 @@ from PIL import Image
 
 from benchmarks.fleet.common import save
 from picogram.bitstream import MEDIA_TYPE, Header, Picogram, Profile, serialise
-from picogram.fleet.processes import Process
+from picogram.fleet.processes import FleetProcess
 from picogram.fleet.store import free_port
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance"
@@ -67,7 +67,7 @@ def main() -> None:
     arguments = parser.parse_args()
     port = free_port()
     settings = {"PICOGRAM_PORT": str(port), "PICOGRAM_LOG_LEVEL": "error", "OMP_NUM_THREADS": "1"}
-    server = Process("gateway", "picogram_gateway", port, settings)
+    server = FleetProcess("gateway", "picogram_gateway", port, settings)
     server.start()
     try:
         while not server.ready():

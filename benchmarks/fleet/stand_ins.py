@@ -15,7 +15,7 @@ import time
 
 from picogram.bitstream import MEDIA_TYPE, Header, Picogram, Profile, serialise
 from picogram.jobs import Handler, Job, Outcome, Result
-from picogram.jobs.process import run_worker
+from picogram.workers.process import run_worker
 
 POISON = b"POISON"
 

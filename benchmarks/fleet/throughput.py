@@ -46,7 +46,7 @@ def work(settings: QueueSettings) -> None:
     """The worker's process, until it is terminated."""
 
     async def run() -> None:
-        await Worker(open_broker(settings), "encoder", nothing, BatchLimits(count=16)).run()
+        await Worker(open_broker(settings), "encoder", nothing, BatchLimits(max_jobs=16)).run()
 
     asyncio.run(run())
 
@@ -75,7 +75,7 @@ def server_pid(server: ValkeyServer) -> int:
 async def in_process(count: int, callers: int) -> float:
     """Jobs a second through the in-process broker."""
     broker = MemoryBroker(max_depth=10 * callers)
-    worker = Worker(broker, "encoder", nothing, BatchLimits(count=16))
+    worker = Worker(broker, "encoder", nothing, BatchLimits(max_jobs=16))
     working = asyncio.create_task(worker.run())
     started = time.perf_counter()
     await one_by_one(broker, count, callers)

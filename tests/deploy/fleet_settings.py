@@ -11,9 +11,11 @@ from fleet_files import clean_environment
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
-from picogram.jobs.settings import LogSettings, QueueSettings, WorkerSettings
+from picogram.jobs.settings import QueueSettings
 from picogram.models.fetch import cache_folder
-from picogram_gateway.settings import Settings as GatewaySettings
+from picogram.observe.settings import LogSettings
+from picogram.workers.settings import WorkerSettings
+from picogram_gateway.settings import GatewaySettings
 from picogram_lmm.settings import LmmSettings
 
 _WORKER: tuple[type[BaseSettings], ...] = (QueueSettings, WorkerSettings, LogSettings)

@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from prometheus_client import CollectorRegistry
 
-from picogram.jobs.health import Health, HealthServer
+from picogram.workers.health import Health, HealthServer
 
 EXTRAS = {
     "gateway": ("gateway", "queue", "otel"),

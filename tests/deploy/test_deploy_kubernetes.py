@@ -22,7 +22,7 @@ from fleet_files import OVERLAYS, ROOT, WORKERS, Doc, of_kind, pods, rendered, r
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
-from picogram.jobs.health import Health, HealthServer
+from picogram.workers.health import Health, HealthServer
 from picogram_gateway.telemetry import QueueDepth
 
 RELEASE = "1.34"

@@ -21,7 +21,7 @@ from picogram.images import read_image
 from picogram.jobs import Handler, Job, Outcome, Result
 from picogram_gateway import inspector
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import Backend
 
 PROFILES = ["base", "stc", "misc", "taco", "sedic"]
@@ -128,4 +128,4 @@ def serving(app: FastAPI) -> Iterator[str]:
 
 
 def fake_gateway(codec: Codec, **settings: Any) -> FastAPI:
-    return create_app(Settings(**settings), codec.backend)
+    return create_app(GatewaySettings(**settings), codec.backend)

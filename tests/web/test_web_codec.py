@@ -17,7 +17,7 @@ from serving import serving
 
 import picogram
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
 
 Visit = Callable[..., Any]
@@ -26,7 +26,7 @@ SAMPLES = Path(__file__).resolve().parents[2] / "web" / "samples"
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[str]:
-    with serving(create_app(Settings(), embedded_backend())) as url:
+    with serving(create_app(GatewaySettings(), embedded_backend())) as url:
         yield url
 
 

@@ -19,9 +19,9 @@ from PIL import Image
 
 import picogram
 from picogram.bitstream import Picogram, parse
+from picogram.environment import read_settings
 from picogram.jobs import Job, Outcome, Result
 from picogram.jobs.control import JobControl
-from picogram.jobs.environment import read_settings
 from picogram.pipeline.draw import EMBEDDED, draw
 from picogram.pipeline.handovers import Report, WordsRead
 from picogram.profiles.registry import profile_of

@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 
 from picogram.jobs import Handler
-from picogram.jobs.process import run_worker
+from picogram.workers.process import run_worker
 
 
 def load() -> Handler:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from fastapi import Response
 from pydantic import BaseModel, Field
@@ -124,7 +124,7 @@ def job_view(state: JobState, result: Result | None = None) -> JobView:
     path = f"/v1/jobs/{state.id}"
     return JobView(
         id=state.id,
-        kind=state.kind,
+        kind=cast(Kind, state.kind),
         status=state.status,
         step=state.step,
         priority=state.priority,

@@ -23,7 +23,7 @@ from picogram.version import VERSION
 from picogram_gateway import jobs, openapi, problems, routes, web
 from picogram_gateway.dispatch import Dispatcher
 from picogram_gateway.guards import Auth, BodyLimit, InFlight, KeyRing, RateLimit, Rates
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.telemetry import (
     GatewayMetrics,
     Metrics,
@@ -35,7 +35,7 @@ from picogram_gateway.telemetry import (
 from picogram_gateway.workers import Backend
 
 
-def create_app(settings: Settings, backend: Backend) -> FastAPI:
+def create_app(settings: GatewaySettings, backend: Backend) -> FastAPI:
     """The gateway; ``backend`` does the work in this process. Raises UsageError for keys that cannot be read."""
     metrics, rates = GatewayMetrics(), Rates(settings)
     observer = _observer(metrics, backend)
@@ -74,7 +74,7 @@ def create_app(settings: Settings, backend: Backend) -> FastAPI:
     return app
 
 
-def _guard(app: FastAPI, settings: Settings, metrics: GatewayMetrics, rates: Rates) -> None:
+def _guard(app: FastAPI, settings: GatewaySettings, metrics: GatewayMetrics, rates: Rates) -> None:
     """Middleware; what is added last sees a request first."""
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(InFlight, max_requests=settings.max_requests)
@@ -85,7 +85,7 @@ def _guard(app: FastAPI, settings: Settings, metrics: GatewayMetrics, rates: Rat
     app.add_middleware(Tracing)
 
 
-def _metrics_server(settings: Settings, metrics: GatewayMetrics) -> MetricsServer | None:
+def _metrics_server(settings: GatewaySettings, metrics: GatewayMetrics) -> MetricsServer | None:
     if settings.metrics_port is None:
         return None
     return MetricsServer(metrics, settings.metrics_host or settings.host, settings.metrics_port)

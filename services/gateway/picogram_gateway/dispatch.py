@@ -23,7 +23,7 @@ from picogram.errors import BrokerUnavailable, JobUnknown, PicogramError
 from picogram.jobs import BatchLimits, Broker, Job, JobState, Observer, Result, Worker, WorkerInfo
 from picogram.version import VERSION
 from picogram_gateway.problems import not_ready
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.telemetry import STEPS
 from picogram_gateway.workers import Backend
 
@@ -41,7 +41,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: GatewaySettings,
         backend: Backend,
         broker: Broker,
         observer: Observer,
@@ -191,7 +191,7 @@ class Dispatcher:
                     await self.draining.wait()
 
 
-def _limits(settings: Settings, step: str) -> BatchLimits:
+def _limits(settings: GatewaySettings, step: str) -> BatchLimits:
     count = settings.max_text_batch if step == "lmm" else settings.max_batch
     return BatchLimits(count, settings.max_batch_pixels, settings.linger_seconds)
 

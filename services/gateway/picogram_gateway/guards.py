@@ -31,7 +31,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from picogram.errors import UsageError
 from picogram_gateway.problems import ProblemError, refuse
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 
 logger = structlog.get_logger("picogram.gateway")
 
@@ -51,7 +51,7 @@ class KeyRing:
     entries: tuple[tuple[str, bytes], ...] = ()
 
     @classmethod
-    def of(cls, settings: Settings) -> KeyRing:
+    def of(cls, settings: GatewaySettings) -> KeyRing:
         """The keys of the settings and of the file. Raises UsageError for what is not ``name:sha256hex``."""
         found = [
             _key_entry(text, "PICOGRAM_API_KEYS") for text in re.split(r"[,\s]+", settings.api_keys) if text
@@ -112,7 +112,7 @@ def _unauthorized() -> ProblemError:
     return ProblemError(401, "unauthorized", "Unauthorized", detail, headers)
 
 
-def _keys_from_file(settings: Settings) -> Iterator[tuple[str, bytes]]:
+def _keys_from_file(settings: GatewaySettings) -> Iterator[tuple[str, bytes]]:
     path = settings.api_keys_file
     assert path is not None  # noqa: S101 - the caller has looked
     try:
@@ -135,7 +135,7 @@ def _key_entry(text: str, place: str) -> tuple[str, bytes]:
 class Rates:
     """The counts, and where they are kept."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: GatewaySettings) -> None:
         self._limits = settings.rate_limits
         self._pool: Any = None
         self._counts: SlidingWindowCounterRateLimiter | None = None
@@ -165,7 +165,7 @@ class Rates:
         if self._pool:
             await self._pool.aclose()
 
-    def _storage(self, settings: Settings) -> Storage:
+    def _storage(self, settings: GatewaySettings) -> Storage:
         if settings.redis_url is None:
             return MemoryStorage()
         from redis.asyncio import BlockingConnectionPool
@@ -240,7 +240,7 @@ class BodyLimit:
     A body counts from its arrival to the end of its request.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
         self._app = app
         self._max_bytes = settings.max_body_bytes
         self._max_sum = settings.max_bodies_bytes

@@ -21,7 +21,7 @@ from picogram_gateway.answers import JobView, job_view
 from picogram_gateway.exchange import answer, dispatcher_of
 from picogram_gateway.guards import owner_of
 from picogram_gateway.problems import ProblemError
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.telemetry import set_job
 
 router = APIRouter(prefix="/v1/jobs/{id}", tags=["jobs"])
@@ -110,8 +110,8 @@ async def _state(request: Request, job_id: str) -> JobState:
     return state
 
 
-def _settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
+def _settings(request: Request) -> GatewaySettings:
+    settings: GatewaySettings = request.app.state.settings
     return settings
 
 

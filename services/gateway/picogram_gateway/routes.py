@@ -28,7 +28,7 @@ from picogram_gateway.requests import (
     negotiate,
     read_body,
 )
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import Backend
 
 
@@ -142,7 +142,7 @@ async def reference(
 )
 async def models(request: Request) -> dict[str, Any]:
     """The manifests of the models, with their hashes and licences; those for words have to be pulled."""
-    settings: Settings = request.app.state.settings
+    settings: GatewaySettings = request.app.state.settings
     backend: Backend = request.app.state.backend
     limits = {
         "max_body_bytes": settings.max_body_bytes,

@@ -21,12 +21,12 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from picogram.environment import read_settings
 from picogram.errors import UsageError
-from picogram.jobs.environment import read_settings
 from picogram.observe import logs, tracing
 from picogram_gateway.app import create_app
 from picogram_gateway.guards import KeyRing
-from picogram_gateway.settings import Settings
+from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend, fleet_backend
 
 _BACKLOG = 2048
@@ -38,7 +38,7 @@ def main(host: str | None = None, port: int | None = None, redis: str | None = N
     Raises UsageError: settings or keys that cannot be read, beyond loopback without keys, a port that is taken.
     """
     given = {"host": host, "port": port, "redis_url": SecretStr(redis) if redis else None}
-    settings = read_settings(Settings)
+    settings = read_settings(GatewaySettings)
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     check_exposure(settings)
     logs.configure(settings, service="gateway")
@@ -58,7 +58,7 @@ def main(host: str | None = None, port: int | None = None, redis: str | None = N
         flush()
 
 
-def check_exposure(settings: Settings) -> None:
+def check_exposure(settings: GatewaySettings) -> None:
     """Raises UsageError if anybody could use a server that listens beyond loopback, and nobody said that they may."""
     if not (settings.loopback or settings.allow_anonymous or KeyRing.of(settings).entries):
         raise UsageError(
@@ -67,7 +67,7 @@ def check_exposure(settings: Settings) -> None:
         )
 
 
-def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def configuration(app: FastAPI, settings: GatewaySettings) -> uvicorn.Config:
     """uvicorn's, with limits on heads, and proxies believed only where they are named."""
     return uvicorn.Config(
         app,
@@ -93,7 +93,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def listen(settings: Settings) -> socket.socket:
+def listen(settings: GatewaySettings) -> socket.socket:
     """The socket to serve on. Raises UsageError where that is not possible."""
     address = (settings.host, settings.port)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET

@@ -11,10 +11,12 @@ from limits import RateLimitItem, parse_many
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from picogram.jobs.settings import LogSettings, QueueSettings, WorkerSettings
+from picogram.jobs.settings import QueueSettings
+from picogram.observe.settings import LogSettings
+from picogram.workers.settings import WorkerSettings
 
 
-class Settings(QueueSettings, WorkerSettings, LogSettings):
+class GatewaySettings(QueueSettings, WorkerSettings, LogSettings):
     """Where to listen, whom to serve, and how much to take on. What embedded workers need is in it."""
 
     model_config = SettingsConfigDict(env_prefix="PICOGRAM_", env_ignore_empty=True, frozen=True)

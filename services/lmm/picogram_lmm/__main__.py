@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import sys
 
+from picogram.environment import read_settings
 from picogram.jobs import Handler
-from picogram.jobs.environment import read_settings
-from picogram.jobs.process import run_worker
+from picogram.workers.process import run_worker
 
 
 def load() -> Handler:

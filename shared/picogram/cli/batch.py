@@ -12,11 +12,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from picogram.cli.paths import Item
+from picogram.cli.paths import InputFile
 from picogram.errors import PicogramError
 
 
-def for_each(items: Sequence[Item], action: Callable[[Item], None], verb: str) -> int:
+def for_each(items: Sequence[InputFile], action: Callable[[InputFile], None], verb: str) -> int:
     """Runs ``action`` on each item without a problem and returns the exit code, 0 when all went well."""
     code = 0
     for item in _progress(items, verb):
@@ -68,7 +68,7 @@ def say(text: str, *, aside: bool = False) -> None:
     print(text.translate(VISIBLE).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
-def _progress(items: Sequence[Item], verb: str) -> Iterator[Item]:
+def _progress(items: Sequence[InputFile], verb: str) -> Iterator[InputFile]:
     if len(items) < 2 or not sys.stderr.isatty():
         yield from items
         return

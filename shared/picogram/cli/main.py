@@ -26,7 +26,7 @@ from picogram.cli.batch import for_each, missing_extra, report, say
 from picogram.cli.files import check_target, read_bytes, write_bytes
 from picogram.cli.focus import given_focus
 from picogram.cli.options import takes
-from picogram.cli.paths import IMAGE_SUFFIXES, STREAM, Item, expand, plan
+from picogram.cli.paths import IMAGE_SUFFIXES, STREAM, InputFile, expand, plan
 from picogram.cli.progress import progress_bar
 from picogram.cli.remote import API_KEY, ApiKeyName, Server, codec, signed
 from picogram.cli.words import (
@@ -121,7 +121,7 @@ def encode(
     given["focus"] = given_focus(given["focus"], focus_mask)
     options = EncodeOptions(**given, objects=given_objects(objects_file))
 
-    def encode_one(item: Item) -> None:
+    def encode_one(item: InputFile) -> None:
         check_target(item.target, overwrite)
         start = time.perf_counter()
         source = sys.stdin.buffer if item.source is None else item.source
@@ -163,7 +163,7 @@ def decode(
     folder = _has_folder(inputs)
     media_type = f"image/{format or _format_of(out, folder=folder or len(items) > 1)}"
 
-    def decode_one(item: Item) -> None:
+    def decode_one(item: InputFile) -> None:
         check_target(item.target, overwrite)
         start = time.perf_counter()
         data = read_bytes(item.source, Limits.max_file_bytes)
@@ -192,7 +192,7 @@ def inspect(
 ) -> int:
     """Show what .pico files say of themselves, words included, without decoding the pictures."""
 
-    def inspect_one(item: Item) -> None:
+    def inspect_one(item: InputFile) -> None:
         described = by.inspect(read_bytes(item.source, Limits.max_file_bytes)).as_dict()
         if as_json:
             print(json.dumps({"file": item.name} | described))
@@ -217,7 +217,7 @@ def caption(
     if mask_side not in MASK_SIDES[:2]:
         raise UsageError(f"--mask-side is 8 or 16, not {mask_side}")
 
-    def caption_one(item: Item) -> None:
+    def caption_one(item: InputFile) -> None:
         source = sys.stdin.buffer if item.source is None else item.source
         print_description(item.name, by.describe(source, mask_side), as_json=as_json)
 
@@ -255,7 +255,7 @@ def _has_folder(arguments: Sequence[str]) -> bool:
     return any(argument != STREAM and Path(argument).is_dir() for argument in arguments)
 
 
-def _title(item: Item) -> str:
+def _title(item: InputFile) -> str:
     return item.name if item.target is None else f"{item.name} -> {item.target}"
 
 

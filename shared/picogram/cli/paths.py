@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which files a command reads and where each result goes.
 
-    "a.png" "photos/" "*.jpg" "-"  ──expand──> [Item(source, relative, problem)]  ──plan──> [Item(…, target)]
+    "a.png" "photos/" "*.jpg" "-"  ──expand──> [InputFile(source, relative, problem)]  ──plan──> [InputFile(…, target)]
 
 Nothing is read or written here. What is wrong with one input (missing, an empty folder, a result that falls
-on another's) is kept in ``Item.problem``, so that the others still run.
+on another's) is kept in ``InputFile.problem``, so that the others still run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IMAGE_SUFFIXES = frozenset((
 
 
 @dataclass(frozen=True)
-class Item:
+class InputFile:
     """One input. ``source`` None is stdin, ``target`` None is stdout.
 
     ``relative`` is the path below the folder that was named on the command line, or just the file's name.
@@ -41,31 +41,31 @@ class Item:
     problem: PicogramError | None = None
 
 
-def expand(arguments: Sequence[str], suffixes: Collection[str]) -> list[Item]:
+def expand(arguments: Sequence[str], suffixes: Collection[str]) -> list[InputFile]:
     """Files as named, folders searched below for ``suffixes``, patterns that the shell left alone, "-"."""
     if list(arguments).count(STREAM) > 1:
         raise UsageError("stdin can be read once only")
     return [item for argument in arguments for item in _expand(argument, suffixes)]
 
 
-def _expand(argument: str, suffixes: Collection[str]) -> list[Item]:
+def _expand(argument: str, suffixes: Collection[str]) -> list[InputFile]:
     path = Path(argument)
     if argument == STREAM:
-        return [Item(STREAM, None, Path("stdin"))]
+        return [InputFile(STREAM, None, Path("stdin"))]
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
-        items = [Item(str(p), p, p.relative_to(path)) for p in found]
+        items = [InputFile(str(p), p, p.relative_to(path)) for p in found]
         return items or [_failed(argument, f"no {_kinds(suffixes)} in this folder")]
     if path.exists():
-        return [Item(argument, path, Path(path.name))]
+        return [InputFile(argument, path, Path(path.name))]
     if glob.has_magic(argument):
         matches = (Path(match) for match in sorted(glob.glob(argument, recursive=True)))
-        items = [Item(str(p), p, Path(p.name)) for p in matches if p.is_file()]
+        items = [InputFile(str(p), p, Path(p.name)) for p in matches if p.is_file()]
         return items or [_failed(argument, "nothing matches")]
     return [_failed(argument, "no such file")]
 
 
-def plan(items: Sequence[Item], out: str | None, suffix: str, *, folder: bool) -> list[Item]:
+def plan(items: Sequence[InputFile], out: str | None, suffix: str, *, folder: bool) -> list[InputFile]:
     """The items with their targets: ``out`` a file or a folder, or None for beside the input.
 
     ``folder`` says that several results are to be expected. Raises UsageError where ``out`` cannot serve.
@@ -84,7 +84,7 @@ def plan(items: Sequence[Item], out: str | None, suffix: str, *, folder: bool) -
     return [_placed(item, out, suffix, into, taken) for item in items]
 
 
-def _placed(item: Item, out: str | None, suffix: str, into: bool, taken: dict[Path, str]) -> Item:
+def _placed(item: InputFile, out: str | None, suffix: str, into: bool, taken: dict[Path, str]) -> InputFile:
     if item.problem is not None:
         return item
     if out is None:
@@ -105,8 +105,8 @@ def _same(source: Path, target: Path) -> bool:
     return target.exists() and target.samefile(source)
 
 
-def _failed(name: str, message: str) -> Item:
-    return Item(name, None, Path(name), problem=UsageError(message))
+def _failed(name: str, message: str) -> InputFile:
+    return InputFile(name, None, Path(name), problem=UsageError(message))
 
 
 def _kinds(suffixes: Collection[str]) -> str:

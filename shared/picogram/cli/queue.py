@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from picogram.cli.batch import missing_extra, say
+from picogram.environment import read_settings
 from picogram.errors import UsageError
 from picogram.jobs.connect import open_broker
-from picogram.jobs.environment import read_settings
 from picogram.jobs.job import PRIORITIES
 from picogram.jobs.settings import QueueSettings
 

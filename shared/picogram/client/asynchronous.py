@@ -138,21 +138,21 @@ class AsyncClient:
         return await self._run(flow, on_progress)
 
     async def _run(self, flow: Flow[T], on_event: OnProgress | None = None) -> T:
-        async with _Performance(self._http, self._url, self._policy) as performance:
+        async with _AsyncFlowRunner(self._http, self._url, self._policy) as runner:
             try:
-                while not isinstance(step := await performance.step(flow), Done):
+                while not isinstance(step := await runner.step(flow), Done):
                     heard = on_event(step) if on_event is not None else None
                     if isinstance(heard, Awaitable):
                         await heard
             except BaseException:  # canceled, or the caller's own: nobody will ask for the job again
-                await performance.abandon()
+                await runner.abandon()
                 raise
         value: T = step.value
         return value
 
     async def _iterate(self, flow: Flow[None]) -> AsyncIterator[Event]:
-        async with _Performance(self._http, self._url, self._policy) as performance:
-            while not isinstance(step := await performance.step(flow), Done):
+        async with _AsyncFlowRunner(self._http, self._url, self._policy) as runner:
+            while not isinstance(step := await runner.step(flow), Done):
                 yield step
 
 
@@ -188,8 +188,8 @@ class AsyncRemoteJob(Generic[T]):
         return self._client._policy.begin(timeout)
 
 
-class _Performance:
-    """Performs the effects of one flow, and holds its event stream."""
+class _AsyncFlowRunner:
+    """Carries out the effects of one flow, and holds its event stream."""
 
     def __init__(self, http: httpx2.AsyncClient, base: str, policy: Policy) -> None:
         self._http, self._base, self._policy = http, base, policy
@@ -255,7 +255,7 @@ class _Performance:
             if wire.refused(response):
                 return await _read(response, allowance)
             assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101 - an asynchronous client's
-            response.stream = _Punctual(response.stream, allowance)
+            response.stream = _AsyncTimedStream(response.stream, allowance)
             self._stream = response
             self._heard = aiter(httpx2.EventSource(response, wire.MAX_EVENT_BYTES))
         return None
@@ -267,7 +267,7 @@ class _Performance:
             self._stream = self._heard = None
 
 
-class _Punctual(httpx2.AsyncByteStream):
+class _AsyncTimedStream(httpx2.AsyncByteStream):
     """A stream that ends with JobTimeout when the time is up, although heartbeats keep it from being silent."""
 
     def __init__(self, stream: httpx2.AsyncByteStream, allowance: Allowance) -> None:
@@ -283,11 +283,11 @@ class _Punctual(httpx2.AsyncByteStream):
 
 
 async def _read(response: httpx2.Response, allowance: Allowance) -> Answer:
-    reading = wire.Reading(response, allowance)
+    reader = wire.AnswerReader(response, allowance)
     try:
         async for chunk in response.aiter_bytes():
-            reading.add(chunk)
+            reader.add(chunk)
     finally:
         with anyio.CancelScope(shield=True):
             await response.aclose()
-    return reading.answer()
+    return reader.answer()

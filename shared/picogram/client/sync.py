@@ -147,20 +147,20 @@ class Client:
         return self._run(flow, on_progress)
 
     def _run(self, flow: Flow[T], on_event: OnProgress | None = None) -> T:
-        with _Performance(self._http, self._url, self._policy) as performance:
+        with _FlowRunner(self._http, self._url, self._policy) as runner:
             try:
-                while not isinstance(step := performance.step(flow), Done):
+                while not isinstance(step := runner.step(flow), Done):
                     if on_event is not None:
                         on_event(step)
             except BaseException:  # Ctrl-C, or the caller's own: nobody will ask for the job again
-                performance.abandon()
+                runner.abandon()
                 raise
         value: T = step.value
         return value
 
     def _iterate(self, flow: Flow[None]) -> Iterator[Event]:
-        with _Performance(self._http, self._url, self._policy) as performance:
-            while not isinstance(step := performance.step(flow), Done):
+        with _FlowRunner(self._http, self._url, self._policy) as runner:
+            while not isinstance(step := runner.step(flow), Done):
                 yield step
 
 
@@ -196,8 +196,8 @@ class RemoteJob(Generic[T]):
         return self._client._policy.begin(timeout)
 
 
-class _Performance:
-    """Performs the effects of one flow, and holds its event stream."""
+class _FlowRunner:
+    """Carries out the effects of one flow, and holds its event stream."""
 
     def __init__(self, http: httpx2.Client, base: str, policy: Policy) -> None:
         self._http, self._base, self._policy = http, base, policy
@@ -262,7 +262,7 @@ class _Performance:
             if wire.refused(response):
                 return _read(response, allowance)
             assert isinstance(response.stream, httpx2.SyncByteStream)  # noqa: S101 - a synchronous client's
-            response.stream = _Punctual(response.stream, allowance)
+            response.stream = _TimedStream(response.stream, allowance)
             self._stream = response
             self._heard = iter(httpx2.EventSource(response, wire.MAX_EVENT_BYTES))
         return None
@@ -273,7 +273,7 @@ class _Performance:
             self._stream = None
 
 
-class _Punctual(httpx2.SyncByteStream):
+class _TimedStream(httpx2.SyncByteStream):
     """A stream that ends with JobTimeout when the time is up, although heartbeats keep it from being silent."""
 
     def __init__(self, stream: httpx2.SyncByteStream, allowance: Allowance) -> None:
@@ -289,10 +289,10 @@ class _Punctual(httpx2.SyncByteStream):
 
 
 def _read(response: httpx2.Response, allowance: Allowance) -> Answer:
-    reading = wire.Reading(response, allowance)
+    reader = wire.AnswerReader(response, allowance)
     try:
         for chunk in response.iter_bytes():
-            reading.add(chunk)
+            reader.add(chunk)
     finally:
         response.close()
-    return reading.answer()
+    return reader.answer()

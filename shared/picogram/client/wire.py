@@ -70,7 +70,7 @@ def refused(response: httpx2.Response) -> bool:
     return response.status_code != HTTPStatus.OK
 
 
-class Reading:
+class AnswerReader:
     """An answer's body as it comes: never more than the limit, never longer than the call may take."""
 
     def __init__(self, response: httpx2.Response, allowance: Allowance) -> None:

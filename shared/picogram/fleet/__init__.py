@@ -8,7 +8,7 @@ python -m picogram.fleet ──┬── valkey-server      (unless --redis name
                            └── SIGTERM or Ctrl-C: gateway, workers and store end in that order, drained
 """
 
-from picogram.fleet.processes import Fleet, Process
+from picogram.fleet.processes import Fleet, FleetProcess
 from picogram.fleet.store import ValkeyServer, find_server, free_port
 
-__all__ = ["Fleet", "Process", "ValkeyServer", "find_server", "free_port"]
+__all__ = ["Fleet", "FleetProcess", "ValkeyServer", "find_server", "free_port"]

@@ -25,7 +25,7 @@ _EARLY_DEATHS: Final = 3
 
 
 @dataclass
-class Process:
+class FleetProcess:
     """One gateway or worker. ``port``: of its probes."""
 
     name: str
@@ -82,7 +82,7 @@ class Fleet:
         common = {"PICOGRAM_REDIS_URL": redis_url, **(settings or {})}
         self.port = port or free_port()
         self.metrics_port = free_port()
-        self.gateway = Process(
+        self.gateway = FleetProcess(
             "gateway",
             "picogram_gateway",
             self.port,
@@ -105,7 +105,7 @@ class Fleet:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def processes(self) -> list[Process]:
+    def processes(self) -> list[FleetProcess]:
         """All of them, in the order in which they are drained: first what accepts work."""
         return [self.gateway, *self.workers]
 
@@ -155,13 +155,13 @@ class Fleet:
             _reap(process, 0.0)
 
 
-def _worker(step: str, number: int, common: Mapping[str, str]) -> Process:
+def _worker(step: str, number: int, common: Mapping[str, str]) -> FleetProcess:
     port = free_port()
     probes = {"PICOGRAM_HEALTH_HOST": "127.0.0.1", "PICOGRAM_HEALTH_PORT": str(port)}
-    return Process(f"{step} {number + 1}", f"picogram_{step}", port, {**common, **probes})
+    return FleetProcess(f"{step} {number + 1}", f"picogram_{step}", port, {**common, **probes})
 
 
-def _reap(process: Process, give_up: float) -> None:
+def _reap(process: FleetProcess, give_up: float) -> None:
     if process.child is None:
         return
     try:

@@ -14,7 +14,7 @@ which one is a setting (``open_broker``). ``Worker`` is the only batching loop t
 from picogram.jobs.broker import BatchLimits, Broker, Swept
 from picogram.jobs.connect import open_broker
 from picogram.jobs.control import JobControl
-from picogram.jobs.job import PRIORITIES, Handler, Job, Kind, Outcome, Priority, Result
+from picogram.jobs.job import PRIORITIES, Handler, Job, Outcome, Priority, Result
 from picogram.jobs.memory import MemoryBroker
 from picogram.jobs.observer import Observer
 from picogram.jobs.state import Event, JobState, WorkerInfo
@@ -29,7 +29,6 @@ __all__ = [
     "Job",
     "JobControl",
     "JobState",
-    "Kind",
     "MemoryBroker",
     "Observer",
     "Outcome",

@@ -14,14 +14,14 @@ from picogram.jobs.state import Event, EventName, JobState, WorkerInfo
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How much a worker takes at once; a single job may exceed ``cost``, for it must run some time.
+    """How much a worker takes at once; a single job may exceed ``max_cost``, for it must run some time.
 
-    ``linger``: seconds to wait for more once there is one; 0 is right unless measured otherwise.
+    ``linger_seconds``: how long to wait for more once there is one; 0 is right unless measured otherwise.
     """
 
-    count: int = 8
-    cost: int = 16_000_000
-    linger: float = 0.0
+    max_jobs: int = 8
+    max_cost: int = 16_000_000
+    linger_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from picogram.jobs.control import JobControl
 
-Kind = Literal["encode", "decode", "inspect", "describe", "reference"]
 Priority = Literal["high", "normal"]
 PRIORITIES: tuple[Priority, ...] = ("high", "normal")
 """In the order of service: a normal job runs when no high one waits."""
@@ -40,15 +39,16 @@ class Job:
     ``route`` names the steps still to take, the next one first. A step is ``queue`` or ``queue:task``: each queue has
     its own workers, the task tells them what to do. The result of one step is the payload of the next; its
     metadata join ``facts`` and its warnings ``warnings``, which travel on to the end of the route. Jobs of one task
-    with equal ``compatibility`` may share a batch; ``cost`` (pixels, where known) says how much of a batch one
-    fills. Times are Unix seconds, for they cross machines.
+    with equal ``compatibility`` may share a batch; ``cost``, in whatever unit submitter and worker agree on, says how
+    much of a batch one fills. Times are Unix seconds, for they cross machines.
 
-    ``owner`` is who may ask for the job (empty: anyone), ``key`` the caller's idempotency key, which is the owner's
-    own, and ``fingerprint`` what a repetition must equal. ``trace`` is a W3C traceparent. ``attempt`` counts
-    deliveries of the present step. ``control`` belongs to the worker that runs the job and does not travel.
+    ``kind`` is the submitter's name for what was asked, which a queue only keeps. ``owner`` is who may ask for the job
+    (empty: anyone), ``key`` the caller's idempotency key, which is the owner's own, and ``fingerprint`` what a
+    repetition must equal. ``trace`` is a W3C traceparent. ``attempt`` counts deliveries of the present step. ``control``
+    belongs to the worker that runs the job and does not travel.
     """
 
-    kind: Kind
+    kind: str
     payload: bytes
     route: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)

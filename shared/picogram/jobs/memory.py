@@ -15,7 +15,7 @@ from picogram.errors import JobCanceled, JobConflict, JobTimeout, JobUnknown, Pi
 from picogram.jobs.broker import BatchLimits, Swept
 from picogram.jobs.control import JobControl
 from picogram.jobs.job import PRIORITIES, Job, Outcome, Priority, Result
-from picogram.jobs.record import Archive, Record
+from picogram.jobs.record import Record, Retention
 from picogram.jobs.state import Event, EventName, JobState, WorkerInfo, as_failure
 
 _SIGN_OF_LIFE = 60.0
@@ -31,7 +31,7 @@ class MemoryBroker:
     ) -> None:
         self._max_depth = max_depth
         self._max_bytes = max_result_bytes
-        self._archive = Archive(result_ttl, max_result_bytes)
+        self._retention = Retention(result_ttl, max_result_bytes)
         self._records: dict[str, Record] = {}
         self._waiting: defaultdict[str, list[Job]] = defaultdict(list)
         self._running: dict[str, Job] = {}
@@ -124,8 +124,8 @@ class MemoryBroker:
                     await self._arrivals[step].wait()
         except TimeoutError:
             return []
-        if limits.linger:
-            await asyncio.sleep(limits.linger)
+        if limits.linger_seconds:
+            await asyncio.sleep(limits.linger_seconds)
         return self._take(step, limits)
 
     async def renew(self, jobs: Sequence[Job]) -> set[str]:
@@ -193,11 +193,11 @@ class MemoryBroker:
         batch: list[Job] = []
         cost = 0
         for job in sorted(self._waiting[step], key=lambda job: PRIORITIES.index(job.priority)):
-            if batch and (job.batch_key != batch[0].batch_key or cost + job.cost > limits.cost):
+            if batch and (job.batch_key != batch[0].batch_key or cost + job.cost > limits.max_cost):
                 continue
             batch.append(job)
             cost += job.cost
-            if len(batch) >= limits.count:
+            if len(batch) >= limits.max_jobs:
                 break
         taken = {job.id for job in batch}
         self._waiting[step] = [job for job in self._waiting[step] if job.id not in taken]
@@ -218,15 +218,15 @@ class MemoryBroker:
             held.control.cancel()
         self._waiting[job.step] = [each for each in self._waiting[job.step] if each.id != job.id]
         record.end(outcome)
-        self._archive.keep(job.id, len(outcome.payload) if isinstance(outcome, Result) else 0)
+        self._retention.keep(job.id, len(outcome.payload) if isinstance(outcome, Result) else 0)
         self._prune()
 
     def _prune(self) -> None:
-        for job_id in self._archive.surplus():
+        for job_id in self._retention.surplus():
             self._drop(job_id)
 
     def _drop(self, job_id: str) -> None:
         """Every trace but a running handler's, which ``finish`` removes."""
-        self._archive.drop(job_id)
+        self._retention.drop(job_id)
         if record := self._records.pop(job_id, None):
             self._keys.pop((record.job.owner, record.job.key), None)

@@ -96,7 +96,7 @@ class Record:
         self._state = replace(self._state, status=status, updated_at=time.time(), **fields)
 
 
-class Archive:
+class Retention:
     """Which ended jobs to keep: for ``ttl`` seconds, and no more than ``max_bytes`` of results (but the newest)."""
 
     def __init__(self, ttl: float, max_bytes: int) -> None:

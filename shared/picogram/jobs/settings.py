@@ -1,10 +1,8 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of queues and workers; each is an environment variable ``PICOGRAM_<NAME>``."""
+"""Settings of queues; each is an environment variable ``PICOGRAM_<NAME>``."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -48,57 +46,4 @@ class QueueSettings(BaseSettings):
         default="redis",
         pattern=r"^(redis|file:///.*)$",
         description="Where payloads lie: redis, or file:///folder that all processes share.",
-    )
-
-
-class WorkerSettings(BaseSettings):
-    """How a worker batches, where its probes are, and how it ends."""
-
-    model_config = SettingsConfigDict(env_prefix="PICOGRAM_", env_ignore_empty=True, frozen=True)
-
-    max_batch: int = Field(
-        default=1,
-        ge=1,
-        description="Jobs per call of encoder and decoder; only compatible ones share a call. 1 as both take one "
-        "picture at a time, so that a batch would only delay its first answers.",
-    )
-    max_text_batch: int = Field(
-        default=16,
-        ge=1,
-        description="Jobs per call of the language model, which shares its passes among texts.",
-    )
-    max_batch_pixels: int = Field(
-        default=16_000_000, ge=1, description="Pixels per call; a larger picture runs alone."
-    )
-    linger_seconds: float = Field(
-        default=0.0,
-        ge=0.0,
-        le=1.0,
-        description="Time to wait for a batch to grow once it has a job. 0 is right unless measured otherwise.",
-    )
-    drain_seconds: float = Field(
-        default=60.0,
-        gt=0,
-        description="Time that a running batch gets to end after SIGTERM; jobs not yet started are handed back at once.",
-    )
-    health_host: str = Field(default="0.0.0.0", description="Address of probes and metrics.")  # noqa: S104 - for probes from outside the container
-    health_port: int = Field(
-        default=9000, ge=0, le=65_535, description="Port of /livez, /startupz, /readyz and /metrics."
-    )
-
-
-class LogSettings(BaseSettings):
-    """What is told to the outside."""
-
-    model_config = SettingsConfigDict(env_prefix="PICOGRAM_", env_ignore_empty=True, frozen=True)
-
-    log_format: Literal["auto", "json", "text"] = Field(
-        default="auto", description="auto: text on a terminal, else JSON."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severe level that is written."
-    )
-    otlp_endpoint: str | None = Field(
-        default=None,
-        description="http(s) URL of an OpenTelemetry collector; unset: no traces. Needs the extra [otel].",
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from picogram.errors import JobFailed, PicogramError
-from picogram.jobs.job import Kind, Priority
+from picogram.jobs.job import Priority
 
 Status = Literal["queued", "running", "done", "failed", "canceled"]
 FINAL: tuple[Status, ...] = ("done", "failed", "canceled")
@@ -24,7 +24,7 @@ class JobState:
     """
 
     id: str
-    kind: Kind
+    kind: str
     status: Status
     step: str
     priority: Priority

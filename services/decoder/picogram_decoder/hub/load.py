@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from picogram.environment import read_settings
 from picogram.errors import ModelMissing, UsageError
-from picogram.jobs.environment import read_settings
 from picogram_decoder.hub.models import find_model
 from picogram_decoder.hub.settings import HubSettings
 

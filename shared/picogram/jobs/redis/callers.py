@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final, cast
 
 from picogram.errors import JobConflict, JobTimeout, JobUnknown, QueueFull
-from picogram.jobs.job import Job, Kind, Priority, Result
+from picogram.jobs.job import Job, Priority, Result
 from picogram.jobs.redis.blobs import new_name
 from picogram.jobs.redis.connection import our_errors
 from picogram.jobs.redis.envelope import read_error, read_result, write_job
@@ -103,7 +103,7 @@ class Callers:
             status, error = "failed", JobTimeout("the deadline passed before the job was done")
         return JobState(
             job_id,
-            cast(Kind, fields["kind"]),
+            fields["kind"],
             status,
             fields["step"],
             cast(Priority, fields["priority"]),

@@ -22,7 +22,7 @@ ANSWER_SECONDS = 10.0
 _AWAY = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY ")
 
 
-class Client(Redis):
+class StoreClient(Redis):
     """Limits the time of each command itself.
 
     With ``socket_timeout`` redis-py would use ``asyncio.wait_for``, which before Python 3.12 drops a cancellation that
@@ -47,7 +47,7 @@ def connect(url: str, connections: int = 64) -> Redis:
         # A call may have been carried out before its connection broke: whoever calls decides whether to repeat it.
         retry=Retry(NoBackoff(), 0),
     )
-    return Client.from_pool(pool)  # which closes it with the client
+    return StoreClient.from_pool(pool)  # which closes it with the client
 
 
 @contextmanager

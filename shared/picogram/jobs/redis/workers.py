@@ -66,11 +66,11 @@ class Workers:
             if not batch:
                 left = _BLOCK if until is None else min(_BLOCK, until - time.monotonic())
                 first = await self._block(step, left) if left > 0 else []
-                if first and limits.linger:
-                    await asyncio.sleep(limits.linger)
+                if first and limits.linger_seconds:
+                    await asyncio.sleep(limits.linger_seconds)
                 batch = await self._take(step, limits, first) if first else []
-            elif limits.linger and len(batch) < limits.count:
-                await asyncio.sleep(limits.linger)
+            elif limits.linger_seconds and len(batch) < limits.max_jobs:
+                await asyncio.sleep(limits.linger_seconds)
                 batch += await self._take(step, _what_is_left(limits, batch), after=batch)
             if batch or (until is not None and time.monotonic() >= until):
                 self._adrift = False
@@ -148,7 +148,16 @@ class Workers:
         """What fits, of the queue and of entries ``read`` already; what fits the batch so far, if there is one."""
         store, streams = self._store, self._store.keys.queues(step)
         batch = "\n".join(after[0].batch_key) if after else ""
-        about: list[Any] = [store.name, limits.count, limits.cost, time.time(), store.ttl, batch, 0, _WINDOW]
+        about: list[Any] = [
+            store.name,
+            limits.max_jobs,
+            limits.max_cost,
+            time.time(),
+            store.ttl,
+            batch,
+            0,
+            _WINDOW,
+        ]
         taken: list[Any] = await store.call("fetch", streams, [*about, *read])
         jobs: list[Job] = []
         blobs = [_blob_of(envelope) for *_, envelope, _ in taken]
@@ -259,5 +268,5 @@ def _blob_of(envelope: bytes) -> str:
 
 
 def _what_is_left(limits: BatchLimits, batch: Sequence[Job]) -> BatchLimits:
-    cost = limits.cost - sum(job.cost for job in batch)
-    return BatchLimits(limits.count - len(batch), max(0, cost))
+    cost = limits.max_cost - sum(job.cost for job in batch)
+    return BatchLimits(limits.max_jobs - len(batch), max(0, cost))

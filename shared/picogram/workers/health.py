@@ -74,7 +74,7 @@ class HealthServer:
     def __init__(self, health: Health, registry: CollectorRegistry, host: str, port: int) -> None:
         """``port`` 0: any free one, see ``self.port``. Raises UsageError where it cannot listen there."""
         try:
-            self._server = _Server((host, port), _handler(health, registry))
+            self._server = _Server((host, port), _probe_handler(health, registry))
         except (OSError, OverflowError) as error:
             raise UsageError(f"cannot listen on {host}:{port} for probes: {error}") from error
         self._thread = threading.Thread(
@@ -94,10 +94,10 @@ class HealthServer:
         self._thread.join()
 
 
-def _handler(health: Health, registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
+def _probe_handler(health: Health, registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
     checks = {"/livez": health.alive, "/startupz": health.started, "/readyz": health.ready}
 
-    class Handler(BaseHTTPRequestHandler):
+    class ProbeHandler(BaseHTTPRequestHandler):
         server_version, sys_version = "picogram", ""
         timeout = _SLOW_CLIENT_SECONDS
 
@@ -126,4 +126,4 @@ def _handler(health: Health, registry: CollectorRegistry) -> type[BaseHTTPReques
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-    return Handler
+    return ProbeHandler

@@ -27,22 +27,24 @@ from typing import Any, Final
 
 import structlog
 
+from picogram.environment import read_settings
 from picogram.errors import BrokerUnavailable, ModelError, PicogramError, UsageError
 from picogram.jobs.broker import BatchLimits, Broker
 from picogram.jobs.cancellation import end
 from picogram.jobs.connect import open_broker
-from picogram.jobs.environment import read_settings
-from picogram.jobs.health import Health, HealthServer
 from picogram.jobs.job import Handler
-from picogram.jobs.settings import LogSettings, QueueSettings, WorkerSettings
+from picogram.jobs.settings import QueueSettings
 from picogram.jobs.state import WorkerInfo
 from picogram.jobs.worker import Worker
 from picogram.observe import logs, tracing
 from picogram.observe.combined import CombinedObserver
 from picogram.observe.logs import LogObserver
 from picogram.observe.metrics import WorkerMetrics
+from picogram.observe.settings import LogSettings
 from picogram.observe.tracing import TracingObserver
 from picogram.version import VERSION
+from picogram.workers.health import Health, HealthServer
+from picogram.workers.settings import WorkerSettings
 
 logger = structlog.get_logger("picogram.worker")
 _BEAT: Final = 1.0
