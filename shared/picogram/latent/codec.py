@@ -230,7 +230,7 @@ class PhotoCodec:
 
     @torch.inference_mode()
     def latent(self, section: bytes, width: int, height: int) -> tuple[Tensor, float]:
-        """The decoded latent ``[1, C, h, w]``, gains undone, on the codec's device; its rate 0..1. Raises as ``steps``."""
+        """The decoded latent ``[1, C, h, w]``, gains undone, on the codec's device; and its rate. Raises as ``steps``."""
         steps, rate = self.steps(section, width, height)
         position = rate / (RATE_COUNT - 1)
         return steps.float().to(self.device) / self.net.gain(self._position(position)), position
