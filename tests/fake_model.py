@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from picogram.models import pull, store
+from picogram import pull
+from picogram.models import store
 from picogram.models.fetch import Archive, Digest
 
 INSIDE = "picofake/model.bin"

@@ -62,9 +62,7 @@ def small_denoiser(net: DiffusionNet, table: WordTable) -> EmbeddedDenoiser:
     def words(prompts: Sequence[str]) -> Words:
         return table([[ord(c) % 50 for c in prompt] for prompt in prompts])
 
-    made = EmbeddedDenoiser(net, words=words)
-    made.dtype = torch.float32
-    return made
+    return EmbeddedDenoiser(net, words=words, dtype=torch.float32)
 
 
 def base(number: int = 0, height: int = 64, width: int = 96) -> BasePicture:

@@ -20,6 +20,8 @@ from picogram.diffusion.embedded import EmbeddedDenoiser, load_denoiser
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Stage
 from picogram.errors import JobCanceled, ModelDamaged, UsageError
+from picogram.models import DEFAULT_DIFFUSION
+from picogram.processor import Placement
 from picogram.profiles.drawing import LARGEST, PLANS, Drawing, Pass, Plan, base_picture, draw, plan
 from picogram.semantics.description import Description, Region
 
@@ -118,8 +120,7 @@ def test_restoring_stays_close_to_the_base_picture(file: bytes) -> None:
 def test_single_and_half_precision_agree(file: bytes) -> None:
     found = []
     for dtype in (torch.float32, torch.bfloat16):
-        denoiser = EmbeddedDenoiser(load_denoiser().net)
-        denoiser.dtype = dtype
+        denoiser = EmbeddedDenoiser(load_denoiser().net, dtype=dtype)
         found.append(restored(denoiser, file))
     assert psnr(*found) > 40
 
@@ -184,4 +185,4 @@ def test_a_damaged_model_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> No
     manifest = embedded.shipped_manifest("diffusion-2")
     monkeypatch.setattr(embedded, "shipped_manifest", lambda name: manifest | {"sha256": "0" * 64})
     with pytest.raises(ModelDamaged):
-        load_denoiser.__wrapped__()
+        embedded._loaded.__wrapped__(DEFAULT_DIFFUSION, Placement.of())

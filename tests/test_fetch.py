@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 from fake_model import ORIGINAL, Server, assert_pulled, digest, make_fake, visible
 
+from picogram import pull
 from picogram.cli.main import main
 from picogram.errors import ModelDamaged, ModelMissing
-from picogram.models import download, fetch, pull
+from picogram.models import download, fetch
 
 # Pip
 

@@ -126,7 +126,7 @@ def guided_codec() -> PhotoCodec:
     """The shipped model with an outspoken adapter in place of its own."""
     shipped = load_codec()
     codec = PhotoCodec.__new__(PhotoCodec)
-    codec.model, codec.prior = shipped.model, shipped.prior
+    codec.model, codec.prior, codec.placement = shipped.model, shipped.prior, shipped.placement
     codec.net = LatentCodec(adapter=CONFIG)
     trained = shipped.net.state_dict().items()
     plain = {name: value for name, value in trained if not name.startswith("adapter.")}

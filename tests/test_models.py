@@ -21,13 +21,13 @@ from fake_model import INSIDE, ORIGINAL, assert_pulled, digest, make_fake
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from picogram import pull
 from picogram.cli.main import main
 from picogram.errors import ModelDamaged, ModelMissing, PicogramError, UsageError
 from picogram.models import (
     DEFAULT_DIFFUSION,
     all_manifests,
     fetch,
-    pull,
     shipped_manifest,
     store,
     weights_folder,

@@ -67,7 +67,7 @@ def pull(
 
 def _pull_one(name: str, source: str | None) -> None:
     from picogram.metrics import weights
-    from picogram.models.pull import pull as pull_model
+    from picogram.pull import pull as pull_model
 
     progress = sys.stderr.isatty()
     if name == "metrics":

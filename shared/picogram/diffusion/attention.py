@@ -51,7 +51,7 @@ class Energy:
 
     def values(self) -> Tensor:
         """``[B]``, 0 to 1; 0 where there are no words, or no layer was shown."""
-        return torch.stack(self._parts).mean(0) if self._parts else torch.zeros(len(self._mask))
+        return torch.stack(self._parts).mean(0) if self._parts else self._mask.new_zeros(len(self._mask))
 
 
 def descend(

@@ -43,7 +43,7 @@ class Window:
 @dataclass(frozen=True)
 class BasePicture:
     """What a decoder has before anything is imagined: ``pixels [3, H, W]`` 0..1, ``latent [C, h, w]`` with gains undone
-    and ``rate`` 0..1 (networks that only see pictures ignore these two)."""
+    and ``rate`` 0..1 (networks that only see pictures ignore these two). Tensors may lie on any device."""
 
     pixels: Tensor
     latent: Tensor

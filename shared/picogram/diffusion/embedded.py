@@ -24,7 +24,7 @@ from picogram.errors import ModelError
 from picogram.latent.codec import unpack_floats
 from picogram.latent.transforms import STRIDE
 from picogram.models import DEFAULT_DIFFUSION, shipped_manifest, shipped_weights
-from picogram.processor import has_fast_bfloat16
+from picogram.processor import Placement
 
 TILE: Final = 768
 """Windows overlap by an eighth, 96 pixels; 64 from a window's edge it shows what the whole would, within 1 of 255."""
@@ -64,17 +64,25 @@ class EmbeddedDenoiser:
         net: DiffusionNet,
         model: int = 0,
         words: Callable[[Sequence[str]], Words | None] = look_up,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
     ) -> None:
-        """``net`` in evaluation mode; ``model``: its id; ``words``: prompts to vectors."""
-        self.net, self.model, self._words = net, model, words
-        self.device = torch.device("cpu")
-        self.dtype = torch.bfloat16 if has_fast_bfloat16() else torch.float32
+        """``net`` in evaluation mode, which is moved to ``device``; ``model``: its id; ``words``: prompts to vectors, on
+        any device; ``device``, ``dtype``: as ``Placement.of`` takes them, as for what it raises."""
+        self.placement = Placement.of(device, dtype)
+        self.net, self.model, self._words = net.to(self.placement.device), model, words
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network and ``x`` live."""
+        return self.placement.device
 
     def read(self, prompts: Sequence[str]) -> Encoded:
         """Prompts of any length; the net takes the first tokens of each. Control characters are text like any other."""
         words = self._words(prompts) if any(prompts) else None
-        with torch.autocast("cpu", self.dtype, self.dtype != torch.float32):
-            return self.net.encode(words or no_words(len(prompts), self.net.config.word_width))
+        words = words or no_words(len(prompts), self.net.config.word_width)
+        with self.placement.autocast():
+            return self.net.encode(words.to(self.device))
 
     def begin(self, batch: Batch) -> EmbeddedProcess:
         return EmbeddedProcess(self, batch)
@@ -89,18 +97,19 @@ class EmbeddedProcess:
         self.count = stages[0].steps
         self._times = times(self.count, 1 - stages[0].start)
         height, width = batch.control.shape[2:]
-        self._noise = draw_noise([stage.seed for stage in stages], height, width)
+        self._device = denoiser.device
+        self._noise = draw_noise([stage.seed for stage in stages], height, width).to(self._device)
         self._condition = Condition(
             batch.control.contiguous(memory_format=torch.channels_last),
-            torch.stack([base.latent for base in batch.bases]),
-            torch.tensor([base.rate for base in batch.bases]),
+            torch.stack([base.latent for base in batch.bases]).to(self._device),
+            torch.tensor([base.rate for base in batch.bases], device=self._device),
         ).aligned()
 
     def start(self) -> Tensor:
         return self.noisy(0)
 
     def noisy(self, index: int) -> Tensor:
-        moments = torch.full((len(self._noise),), self._times[index])
+        moments = torch.full((len(self._noise),), self._times[index], device=self._device)
         return mix(self._condition.base, self._noise, self._batch.previous, moments)
 
     def deviation(self, index: int) -> float:
@@ -111,11 +120,11 @@ class EmbeddedProcess:
     ) -> Tensor:
         """The clean pictures."""
         assert isinstance(texts, Encoded)  # noqa: S101 - what ``read`` gave
-        c, net, dtype = self._condition, self._denoiser.net, self._denoiser.dtype
+        c, net = self._condition, self._denoiser.net
         part = Window(*(v // STRIDE for v in (window.top, window.left, window.height, window.width)))
-        now = torch.full((len(x),), self._times[index])
+        now = torch.full((len(x),), self._times[index], device=self._device)
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", dtype, dtype != torch.float32):
+        with self._denoiser.placement.autocast():
             clean: Tensor = net(x, window.of(c.base), part.of(c.latent), c.rate, now, texts, guide)
         return clean.float()
 
@@ -127,11 +136,20 @@ class EmbeddedProcess:
         return x
 
 
+def load_denoiser(
+    model: int = DEFAULT_DIFFUSION, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> EmbeddedDenoiser:
+    """A shipped diffusion model, cached by model, device and dtype; the last two as ``Placement.of`` takes them.
+
+    Raises ModelMissing, ModelDamaged, and UsageError for a GPU that is not there.
+    """
+    return _loaded(model, Placement.of(device, dtype))
+
+
 @lru_cache(maxsize=2)
-def load_denoiser(model: int = DEFAULT_DIFFUSION) -> EmbeddedDenoiser:
-    """A shipped diffusion model, cached. Raises ModelMissing or ModelDamaged."""
+def _loaded(model: int, placement: Placement) -> EmbeddedDenoiser:
     manifest = shipped_manifest(f"diffusion-{model}")
     net = DiffusionNet()
     net.load_state_dict(unpack_floats(load_file(shipped_weights(manifest))))
     net.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return EmbeddedDenoiser(net, model)
+    return EmbeddedDenoiser(net, model, device=placement.device, dtype=placement.dtype)

@@ -29,6 +29,10 @@ class Words:
     vectors: Tensor
     mask: Tensor
 
+    def to(self, device: torch.device) -> Words:
+        """The same captions on a device."""
+        return Words(self.vectors.to(device), self.mask.to(device))
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -83,7 +87,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, words: Words) -> Encoded:
         batch, count = words.mask.shape
-        x = self.enter(words.vectors) + _positions(count, self.width).to(words.vectors)
+        x = self.enter(words.vectors) + _positions(count, self.width, words.vectors.device).to(words.vectors)
         x = torch.cat((self.first.expand(batch, 1, -1).to(x), x), 1)
         mask = torch.cat((words.mask.new_ones(batch, 1), words.mask), 1)
         for layer in self.layers:
@@ -109,8 +113,8 @@ class TextLayer(nn.Module):
         return out
 
 
-def _positions(count: int, width: int) -> Tensor:
+def _positions(count: int, width: int, device: torch.device) -> Tensor:
     """Sines and cosines of the position, ``[count, width]``: any length, trained or not."""
-    pace = torch.exp(torch.arange(0, width, 2) * (-math.log(1e4) / width))
-    angles = torch.arange(count)[:, None] * pace
+    pace = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(1e4) / width))
+    angles = torch.arange(count, device=device)[:, None] * pace
     return torch.cat((angles.sin(), angles.cos()), 1)

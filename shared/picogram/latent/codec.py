@@ -6,8 +6,9 @@
     caption, if the model has a text adapter ──┘                   └── focus: what matters less is rounded to zero sooner
     section ── integer prior ── / gain(rate) ── synthesis (tiles) ── crop ── picture
 
-The section's first byte is the rate index, 0 to 255. Everything that touches the entropy coder is integer; analysis
-and synthesis are float32, and may differ in the last bit between machines without consequence.
+The section's first byte is the rate index, 0 to 255. Everything that touches the entropy coder is integer and stays on
+the CPU; analysis and synthesis run on the codec's device, in float32, and may differ in the last bit between machines
+without consequence.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from picogram.latent.prior import HYPER_FACTOR, Prior
 from picogram.latent.tiling import scaled, tiles
 from picogram.latent.transforms import STRIDE, TransformConfig
 from picogram.models import DEFAULT_LATENT, latent_weights
-from picogram.processor import has_fast_bfloat16
+from picogram.processor import Placement
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -47,7 +48,7 @@ _PRIOR = "prior."
 
 @dataclass(frozen=True)
 class Analysed:
-    """What can be computed of a picture before the rate is known."""
+    """What can be computed of a picture before the rate is known: ``linear`` and ``features`` on the codec's device."""
 
     linear: Tensor
     features: Tensor
@@ -67,8 +68,16 @@ class Analysed:
 class PhotoCodec:
     """One latent model, ready to code pictures; stateless, so safe to share between threads."""
 
-    def __init__(self, tensors: dict[str, Tensor], model: int) -> None:
-        """``tensors``: a shipped model's; ``model``: its id."""
+    def __init__(
+        self,
+        tensors: dict[str, Tensor],
+        model: int,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """``tensors``: a shipped model's; ``model``: its id; ``device``, ``dtype``: see ``Placement.of``, as for what it
+        raises. ``dtype`` is that of the text adapter and of the search only."""
+        self.placement = Placement.of(device, dtype)
         config = TransformConfig.of(tensors)
         net = LatentCodec(config, adapter=AdapterConfig.of(tensors)).requires_grad_(False).eval()
         floats = unpack_floats({k: v for k, v in tensors.items() if not k.startswith(_PRIOR)})
@@ -76,27 +85,41 @@ class PhotoCodec:
             {k.replace("hyper_analysis.", _PRIOR, 1): v for k, v in floats.items()}, strict=False
         )
         self.model = model
-        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = net
         self._integers = prior_tensors(tensors)
         self.prior = ExactPrior(self._integers, net.prior.config)
         self.halo = config.reach
 
+    @property
+    def device(self) -> torch.device:
+        """Where analysis and synthesis run."""
+        return self.placement.device
+
     @cached_property
     def twin(self) -> Prior:
-        """The prior as floats."""
-        return twin(self._integers, self.prior.config)
+        """The prior as floats, on the codec's device."""
+        return twin(self._integers, self.prior.config).to(self.device)
+
+    def _position(self, rate: float) -> Tensor:
+        """``[1]``, as the networks take a rate 0..1."""
+        return torch.tensor([rate], device=self.device)
 
     @torch.inference_mode()
     def analyse(self, picture: Pixels, guide: Guide | None = None, focus: Focus | None = None) -> Analysed:
-        """``picture``: ``[H, W, 3] uint8``; ``guide``: its caption, of no effect on a model without a text adapter."""
+        """``picture``: ``[H, W, 3] uint8``; ``guide``: its caption, on any device, of no effect on a model without a text
+        adapter."""
         height, width = picture.shape[:2]
         if focus is not None:
             picture = focus.softened(picture)
         padded = np.pad(picture, ((0, -height % _PAD), (0, -width % _PAD), (0, 0)), mode="edge")
         adapter = self.net.adapter
-        tokens = adapter.read(guide or Guide.none(1, adapter.config.text_width)) if adapter else None
+        tokens = None
+        if adapter:
+            tokens = adapter.read((guide or Guide.none(1, adapter.config.text_width)).to(self.device))
         linear, features = self._look(padded, tokens)
         if adapter and tokens:
+            # in float32 the adapter would take half of the time of an encode; no decoder depends on its last bits
             features = self._guided(features, adapter.heard(tokens, adapter.summary(features)))
         rows, cols = -(-height // STRIDE), -(-width // STRIDE)
         zone = focus.dead_zone(rows, cols) if focus else None
@@ -109,9 +132,9 @@ class PhotoCodec:
         parts: list[Tensor] = []
         for row, col in tiles(rows, cols, ANALYSIS_HALO):
             window = padded[scaled(row.read, STRIDE), scaled(col.read, STRIDE)]
-            x = torch.from_numpy(window).permute(2, 0, 1)[None].float().div_(255) - 0.5
+            x = torch.from_numpy(window).to(self.device).permute(2, 0, 1)[None].float().div_(255) - 0.5
             if self.net.adapter and tokens:
-                with _swiftly():
+                with self.placement.autocast():
                     x = self.net.adapter.at_pixels(x, tokens)
                 found = self.net.analysis.look(x)
             else:
@@ -119,7 +142,9 @@ class PhotoCodec:
                 found = linear, self.net.analysis.narrow(fine)
             if not parts:
                 shapes = [(part.shape[1], rows * n, cols * n) for part, n in zip(found, scales, strict=True)]
-                parts = [torch.empty(1, *s, memory_format=torch.channels_last) for s in shapes]
+                parts = [
+                    torch.empty(1, *s, memory_format=torch.channels_last, device=self.device) for s in shapes
+                ]
             for whole, part, n in zip(parts, found, scales, strict=True):
                 inner = part[:, :, scaled(row.inner, n), scaled(col.inner, n)]
                 whole[:, :, scaled(row.keep, n), scaled(col.keep, n)] = inner
@@ -133,25 +158,26 @@ class PhotoCodec:
         whole: Tensor | None = None
         for row, col in tiles(rows, cols, 0):
             part = fine[:, :, scaled(row.keep, _FINER), scaled(col.keep, _FINER)]
-            with _swiftly():
+            with self.placement.autocast():
                 part = self.net.adapter.at_features(part, tokens)
             part = self.net.analysis.narrow(part)
-            whole = torch.empty(1, part.shape[1], rows, cols) if whole is None else whole
+            if whole is None:
+                whole = torch.empty(1, part.shape[1], rows, cols, device=self.device)
             whole[:, :, row.keep, col.keep] = part
         assert whole is not None  # noqa: S101 - there is at least one tile
         return whole
 
     def _latents(self, analysed: Analysed, rate: int) -> tuple[Tensor, Tensor]:
-        """``y`` (cropped to what is coded) and ``z``, in steps of a rate index."""
-        position = torch.tensor([rate / (RATE_COUNT - 1)])
+        """``y`` (cropped to what is coded) and ``z``, in steps of a rate index, on the CPU."""
+        position = self._position(rate / (RATE_COUNT - 1))
         if analysed.refined:
-            return analysed.refined.y * self.net.gain(position), analysed.refined.z
+            return (analysed.refined.y * self.net.gain(position)).cpu(), analysed.refined.z.cpu()
         y = self.net.analysis.after_rate(analysed.linear, analysed.features, position)
         y = y * self.net.gain(position)
         height, width = analysed.height, analysed.width
         hz, wz = hyper_size(height, width)
         z = self.net.prior.hyper_analysis(y)[:, :, :hz, :wz]
-        return y[:, :, :height, :width], z
+        return y[:, :, :height, :width].cpu(), z.cpu()
 
     def refinement(self, analysed: Analysed, rate: int) -> Refinement:
         """The search for better integers than rounding finds, at a rate index; see ``refined``."""
@@ -160,12 +186,14 @@ class PhotoCodec:
         with torch.no_grad():
             y, z = self._latents(analysed, rate)
             _, y = encode_latents(self.prior, y, z, [rate], analysed.rounding)
-            mean, _ = self.twin.hyper_parameters(torch.tensor([rate / (RATE_COUNT - 1)]))
-            start = y, (z - mean).round() + mean
+            mean, _ = self.twin.hyper_parameters(self._position(rate / (RATE_COUNT - 1)))
+            start = y.float().to(self.device), (z.to(self.device) - mean).round() + mean
         zone = analysed.dead_zone
         weights = None if zone is None else importance(zone, analysed.height, analysed.width)
         reach, picture = self.prior.reach, analysed.picture
-        return Refinement(self.net, self.twin, reach, picture, start, rate, self.halo, weights)
+        return Refinement(
+            self.net, self.twin, reach, picture, start, rate, self.halo, self.placement, weights
+        )
 
     @torch.inference_mode()
     def section(self, analysed: Analysed, rate: int) -> bytes:
@@ -202,29 +230,25 @@ class PhotoCodec:
 
     @torch.inference_mode()
     def latent(self, section: bytes, width: int, height: int) -> tuple[Tensor, float]:
-        """The decoded latent ``[1, C, h, w]``, gains undone, and its rate 0..1. Raises as ``steps``."""
+        """The decoded latent ``[1, C, h, w]``, gains undone, on the codec's device; and its rate. Raises as ``steps``."""
         steps, rate = self.steps(section, width, height)
         position = rate / (RATE_COUNT - 1)
-        return steps.float() / self.net.gain(torch.tensor([position])), position
+        return steps.float().to(self.device) / self.net.gain(self._position(position)), position
 
     @torch.inference_mode()
     def synthesise(self, y: Tensor, rate: float, width: int, height: int) -> Pixels:
         """The picture ``[height, width, 3] uint8`` of what ``latent`` gave."""
         rows, cols = y.shape[2:]
-        position = torch.tensor([rate])
+        position = self._position(rate)
         picture = np.empty((rows * STRIDE, cols * STRIDE, 3), np.uint8)
         for row, col in tiles(rows, cols, self.halo):
             out = self.net.synthesis(y[:, :, row.read, col.read], position)
             inner = out[0, :, scaled(row.inner, STRIDE), scaled(col.inner, STRIDE)]
             bytes_ = inner.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
-            picture[scaled(row.keep, STRIDE), scaled(col.keep, STRIDE)] = bytes_.permute(1, 2, 0).numpy()
+            picture[scaled(row.keep, STRIDE), scaled(col.keep, STRIDE)] = (
+                bytes_.permute(1, 2, 0).cpu().numpy()
+            )
         return picture[:height, :width]
-
-
-def _swiftly() -> torch.autocast:
-    """For the adapter, which in float32 would take half of the time of an encode, and on whose last bits no decoder
-    depends."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16())
 
 
 def prior_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -244,7 +268,16 @@ def unpack_floats(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return unpacked
 
 
+def load_codec(
+    model: int = DEFAULT_LATENT, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> PhotoCodec:
+    """An installed model's codec, cached by model, device and dtype; the last two as ``Placement.of`` takes them.
+
+    Raises UnknownModel, ModelMissing, ModelDamaged, and UsageError for a GPU that is not there.
+    """
+    return _loaded(model, Placement.of(device, dtype))
+
+
 @lru_cache(maxsize=2)
-def load_codec(model: int = DEFAULT_LATENT) -> PhotoCodec:
-    """An installed model's codec, cached."""
-    return PhotoCodec(load_file(latent_weights(model)), model)
+def _loaded(model: int, placement: Placement) -> PhotoCodec:
+    return PhotoCodec(load_file(latent_weights(model)), model, placement.device, placement.dtype)

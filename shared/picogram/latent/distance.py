@@ -19,7 +19,7 @@ from torch import Tensor
 
 from picogram.latent.model import LatentCodec
 from picogram.latent.transforms import STRIDE
-from picogram.processor import has_fast_bfloat16
+from picogram.processor import Placement
 
 T = TypeVar("T", float, Tensor)
 _FINE: Final = 8
@@ -34,21 +34,26 @@ class Distance:
     """From one original."""
 
     def __init__(
-        self, net: LatentCodec, original: npt.NDArray[np.uint8], importance: Tensor | None = None
+        self,
+        net: LatentCodec,
+        original: npt.NDArray[np.uint8],
+        placement: Placement,
+        importance: Tensor | None = None,
     ) -> None:
-        """``original [16 h, 16 w, 3]``; ``importance [1, 1, h, w]``: what each position counts, None: 1."""
-        self.net, self.importance = net, importance
-        self.pixels = (
-            torch.from_numpy(np.ascontiguousarray(original)).permute(2, 0, 1)[None].float().div_(255)
-        )
-        with torch.no_grad(), _swiftly():
+        """``original [16 h, 16 w, 3]``; ``placement``: where ``net`` lies, and what it computes in here; ``importance
+        [1, 1, h, w]``: what each position counts, None: 1."""
+        self.net, self.placement, self.importance = net, placement, importance
+        pixels = torch.from_numpy(np.ascontiguousarray(original)).to(placement.device)
+        self.pixels = pixels.permute(2, 0, 1)[None].float().div_(255)
+        # half the time; the search needs no last bits, for it sees what its moves do
+        with torch.no_grad(), placement.autocast():
             features = F.leaky_relu(net.analysis.look(self.pixels - 0.5)[1].float(), 0.1)
             self.floor = _FLOOR * features.square().sum(1).mean()
             self.features = self._unit(features)
 
     def __call__(self, latent: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
         """Of the picture of ``latent [1, C, h, w]``, gains undone: by features and by pixels, ``[1, 1, h, w]`` each."""
-        with _swiftly():
+        with self.placement.autocast():
             picture = self.net.synthesis(latent, rate).float()
             features = self.net.analysis.look(picture.clamp(0, 1) - 0.5)[1]
         unit = self._unit(F.leaky_relu(features.float(), 0.1))
@@ -67,8 +72,3 @@ class Distance:
 
 def _pooled(square: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(square.mean(1, keepdim=True), side)
-
-
-def _swiftly() -> torch.autocast:
-    """Half the time; the search needs no last bits, for it sees what its moves do."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16())

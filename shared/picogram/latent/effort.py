@@ -31,6 +31,7 @@ from picogram.latent.prior import HYPER_FACTOR, SCALE_COUNT, Prior, code_length
 from picogram.latent.tiling import scaled, tiles
 from picogram.latent.transforms import STRIDE
 from picogram.latent.unfolding import residuals_of, unfold
+from picogram.processor import Placement
 
 PASSES: Final = (0, 12, 48)
 """By effort. A pass takes the time of one decoding with gradients and one without."""
@@ -87,15 +88,18 @@ class Refinement:
         start: tuple[Tensor, Tensor],
         rate: int,
         halo: int,
+        placement: Placement,
         importance: Tensor | None = None,
     ) -> None:
         """``reach [64]``: of the tables; ``picture [16 h, 16 w, 3]``; ``start``: decoded ``y`` and ``z`` in steps;
-        ``halo``: positions that the synthesis sees in each direction; ``importance [1, 1, h, w]``: of each position's
-        distance, None: all alike. ``watch``, to be set, is called before each pass and may raise."""
-        self.net, self.prior, self.picture, self.importance = net, prior, picture, importance
+        ``halo``: positions that the synthesis sees in each direction; ``placement``: of ``net``, ``prior`` and ``start``;
+        ``importance [1, 1, h, w]``: of each position's distance, None: all alike. ``watch``, to be set, is called before
+        each pass and may raise."""
+        self.net, self.prior, self.picture, self.placement = net, prior, picture, placement
+        self.importance = None if importance is None else importance.to(placement.device)
         self.halo = -(-halo // HYPER_FACTOR)
-        self.reach = torch.tensor(reach, dtype=torch.float32)
-        self.position = torch.tensor([rate / (RATE_COUNT - 1)])
+        self.reach = torch.tensor(reach, dtype=torch.float32, device=placement.device)
+        self.position = torch.tensor([rate / (RATE_COUNT - 1)], device=placement.device)
         self.gain = net.gain(self.position)
         self.price = PRICE
         self.watch: Callable[[], None] = lambda: None
@@ -124,7 +128,7 @@ class Refinement:
 
     def loss(self, y: Tensor, rate: float, size: float) -> float:
         """Of a latent ``y [1, C, h, w]``, gains undone, of which ``size`` is the bits over those of the start."""
-        y, position = y.clone(), torch.tensor([rate])
+        y, position = y.clone(), torch.tensor([rate], device=y.device)
         with torch.no_grad():
             total = [0.0, 0.0]
             for tile in self._tiles():
@@ -148,7 +152,7 @@ class Refinement:
         """From the original within a tile."""
         rows, cols = (scaled(side, STRIDE) for side in tile.read)
         importance = None if self.importance is None else self.importance[:, :, *tile.read]
-        return Distance(self.net, self.picture[rows, cols], importance)
+        return Distance(self.net, self.picture[rows, cols], self.placement, importance)
 
     def _tiles(self) -> Iterator[_Tile]:
         height, width = self.y.shape[2:]
@@ -184,7 +188,7 @@ class _Window:
     def curvature(self) -> float:
         """Second difference of the joined distance by a unit of the latent, from a few moves at once."""
         generator = torch.Generator().manual_seed(1)
-        drawn = torch.rand(self.residuals.shape, generator=generator)
+        drawn = torch.rand(self.residuals.shape, generator=generator).to(self.residuals.device)
         moves = (drawn < _PROBED / 2).float() - (drawn > 1 - _PROBED / 2).float()
         moved = float((moves / self.whole.gain).square().sum())
         if not moved:

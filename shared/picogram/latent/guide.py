@@ -41,6 +41,10 @@ class Guide:
         states = torch.zeros(batch, 0, width, device=device)
         return cls(states, torch.zeros(batch, 0, dtype=torch.bool, device=device))
 
+    def to(self, device: torch.device) -> Guide:
+        """The same captions on a device."""
+        return Guide(self.states.to(device), self.mask.to(device))
+
 
 @dataclass(frozen=True)
 class Tokens:

@@ -6,7 +6,7 @@
     http(s), resumed where it broke off (download) ─┼─> archive ─> members, each checked ─> renamed into place
     a file on this machine                         ─┘
 
-Nothing here knows which weights there are: see ``picogram.metrics.weights`` and ``picogram.models.pull``.
+Nothing here knows which weights there are: see ``picogram.metrics.weights`` and ``picogram.pull``.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
     CACHE/text/tokenizer-1.json
 
 Each has a manifest in ``remote/``. A file is hashed when it is first seen; a stamp beside it remembers the hash with
-the size and time of change, and holds as long as these stay the same. ``picogram.models.pull`` puts the files there.
+the size and time of change, and holds as long as these stay the same. ``picogram.pull`` puts the files there.
 """
 
 from __future__ import annotations

