@@ -13,7 +13,7 @@ export async function catalogue() {
   return (await request("/v1/models")).json();
 }
 
-/** `wish`: {bytes, profile, caption, focus}, words may be empty. Resolves to the file and what its headers say. */
+/** `wish`: {bytes, profile, caption, focus}, words may be empty. Resolves to the file and what the server says of it. */
 export async function encode(photo, { bytes, profile, ...wishes }, options) {
   const words = Object.fromEntries(Object.entries(wishes).filter(([, text]) => text));
   const response = Object.keys(words).length
@@ -23,8 +23,7 @@ export async function encode(photo, { bytes, profile, ...wishes }, options) {
   return {
     data: new Uint8Array(await response.arrayBuffer()),
     parts: partsFromHeaders(headers),
-    heard: unquoted(headers, "heard"),
-    ...said(headers),
+    ...(await said(response)),
   };
 }
 
@@ -35,7 +34,7 @@ export async function decode(data, wish, options = {}) {
   const query = given.length ? `?${new URLSearchParams(given)}` : "";
   const response = await run(`/v1/decode${query}`, new Blob([data]), { ...options, headers });
   const steps = response.headers.get("x-picogram-steps");
-  return { picture: await response.blob(), steps: steps && Number(steps), ...said(response.headers) };
+  return { picture: await response.blob(), steps: steps && Number(steps), ...(await said(response)) };
 }
 
 /** What a file says about itself. */
@@ -58,18 +57,22 @@ function form(fields) {
   return data;
 }
 
-function said(headers) {
+/** The short facts are in headers; words, which may be long, where a link leads. */
+async function said({ headers }) {
   const number = (name) => Number(headers.get(`x-picogram-${name}`));
+  const facts = await described(headers);
   const run = /\brun;dur=([\d.]+)/.exec(headers.get("server-timing") ?? "");
   return {
     width: number("width"),
     height: number("height"),
-    caption: unquoted(headers, "caption"),
+    caption: facts.description?.caption ?? "",
+    heard: facts.heard ?? "",
     warning: headers.get("x-picogram-warning") ?? "",
     seconds: run && Number(run[1]) / 1000,
   };
 }
 
-function unquoted(headers, name) {
-  return decodeURIComponent(headers.get(`x-picogram-${name}`) ?? "");
+async function described(headers) {
+  const [, path] = /<([^>]+)>; rel="describedby"/.exec(headers.get("link") ?? "") ?? [];
+  return path ? ((await (await request(path, { cache: "no-store" })).json()).result ?? {}) : {};
 }

@@ -19,14 +19,7 @@ import { emptyFile, isPicogram, listenForFiles, measure } from "./source.js";
 import { Status, showProblem } from "./status.js";
 import { Versus } from "./versus.js";
 
-const PROFILES = {
-  base: ["Picture only", "all bytes for the sketch"],
-  stc: ["Picture and caption", "a few bytes of words beside the sketch"],
-  misc: ["Picture, caption and items", "also up to three things by name, and roughly where they are"],
-  sedic: ["Picture, caption and shapes", "also things by name and shape, each imagined by itself"],
-  taco: ["Picture only, guided by words", "a caption shapes the sketch and is not in the file"],
-};
-const WORDLESS = ["base"];
+const PLAIN = { name: "base", label: "Picture only", explanation: "", sections: [], guided: false, default: true };
 const PREVIEW = /^image\/(png|jpeg|webp|avif)$/;
 
 const budget = new Budget();
@@ -35,6 +28,7 @@ const objects = new Objects();
 const compare = new Compare(byId("compare"));
 const versus = new Versus(compare);
 const status = new Status();
+let profiles = [PLAIN]; // what the server offers
 let photo = null; // {file, url, size}
 let latest = null; // {file, name, data, seed, coding, result}: what was drawn last, from the photo `file` or a .pico (null)
 let drawn = null; // URL of its picture
@@ -150,7 +144,7 @@ async function encodePhoto() {
     return;
   }
   const profile = new FormData(byId("controls")).get("profile") ?? "base";
-  const caption = WORDLESS.includes(profile) ? "" : byId("caption").value.trim();
+  const caption = takesCaption(profile) ? byId("caption").value.trim() : "";
   const focus = byId("focus").value.trim();
   const { file } = photo;
   await undertake("Sending the photo", async (signal) => {
@@ -267,22 +261,28 @@ function startOver() {
   byId("file").focus();
 }
 
-function showProfiles(names) {
-  const labels = names.map((name, index) => {
-    const [title, meaning] = PROFILES[name] ?? [name, ""];
-    const input = element("input", { type: "radio", name: "profile", value: name, checked: index === 0 });
+/** What the server offers; see `profile_details` of /v1/models. */
+function showProfiles(offered) {
+  profiles = offered;
+  const labels = offered.map(({ name, label: title, explanation, default: checked }) => {
+    const input = element("input", { type: "radio", name: "profile", value: name, checked });
     const label = element("label");
-    label.append(input, element("span", { textContent: title }), element("small", { textContent: meaning }));
+    label.append(input, element("span", { textContent: title }), element("small", { textContent: explanation }));
     return label;
   });
   byId("profiles").querySelector(".profile-list").replaceChildren(...labels);
 }
 
+function takesCaption(name) {
+  const profile = profiles.find((each) => each.name === name) ?? PLAIN;
+  return profile.guided || profile.sections.includes("caption");
+}
+
 function setUp() {
   setUpDialogs();
-  showProfiles(["base"]);
+  showProfiles([PLAIN]);
   byId("profiles").addEventListener("change", (event) => {
-    if (event.target.name === "profile") byId("caption-group").hidden = WORDLESS.includes(event.target.value);
+    if (event.target.name === "profile") byId("caption-group").hidden = !takesCaption(event.target.value);
   });
   byId("controls").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -292,7 +292,7 @@ function setUp() {
   byId("another").addEventListener("click", startOver);
   byId("again").addEventListener("click", () => !abort && imagineAgain());
   listenForFiles(take, showProblem);
-  codec.catalogue().then(({ profiles }) => showProfiles(profiles), showProblem);
+  codec.catalogue().then(({ profile_details: offered }) => showProfiles(offered), showProblem);
 }
 
 setUp();

@@ -23,15 +23,15 @@ Kind = Literal["encode", "decode", "inspect", "describe", "reference"]
 DRAWING_HEADERS: Final = ("stages", "steps", "guidance", "seed", "model")
 
 
-def render(kind: str, result: Result, job_kept: str = "") -> Response:
+def render(kind: str, result: Result, job_id: str) -> Response:
     """The answer to a request of that kind: the result's bytes, short facts, warnings, and where the time went.
 
-    ``job_kept``: the job's id where it can still be asked for; the answer then leads to what is too long for headers.
+    Words may be too long for headers: a link leads to the job, which holds them.
     """
     facts = facts_of(result)
     headers = _HEADERS[kind](result, facts) if kind in _HEADERS else {}
-    if job_kept and (facts.get("description") or facts.get("heard")):
-        headers["Link"] = f'</v1/jobs/{job_kept}>; rel="describedby"; type="application/json"'
+    if has_words(result):
+        headers["Link"] = f'</v1/jobs/{job_id}>; rel="describedby"; type="application/json"'
     headers["Server-Timing"] = ", ".join(f"{n};dur={1000 * s:.1f}" for n, s in result.timings.items())
     response = Response(result.payload, headers=headers, media_type=result.media_type)
     for warning in result.warnings:
@@ -43,6 +43,12 @@ def facts_of(result: Result) -> dict[str, Any]:
     """What the last step reports of the payload."""
     report = Report.of(result.metadata)
     return dict(report.result) if report else {}
+
+
+def has_words(result: Result) -> bool:
+    """Whether words belong to it: in the file, or heard by its encoder."""
+    facts = facts_of(result)
+    return bool(facts.get("description") or facts.get("heard"))
 
 
 def _of_file(result: Result, facts: dict[str, Any]) -> dict[str, str]:

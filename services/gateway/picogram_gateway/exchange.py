@@ -27,7 +27,7 @@ from picogram.jobs import JobState, Result
 from picogram.observe.tracing import current_traceparent
 from picogram.profiles.registry import profile_named
 from picogram.profiles.spec import Route, decode_route, inspect_route
-from picogram_gateway.answers import job_view, render
+from picogram_gateway.answers import has_words, job_view, render
 from picogram_gateway.dispatch import Dispatcher
 from picogram_gateway.guards import owner_of
 from picogram_gateway.problems import ProblemError
@@ -60,18 +60,18 @@ async def exchange(request: Request, wishes: JobHeaders, order: Order) -> Respon
         result = await _result(request, dispatcher, job_id, wishes)
     except TimeoutError:
         return _accepted(await dispatcher.broker.state(job_id), wishes.prefer)
-    response = answer(request, order.kind, result, job_id if _kept(wishes) else "")
+    response = answer(request, order.kind, result, job_id)
     if wishes.prefer.wait is not None:
         response.headers["Preference-Applied"] = f"wait={wishes.prefer.wait}"
     return response
 
 
-def answer(request: Request, kind: str, result: Result, job_kept: str = "") -> Response:
-    """The same for a job that was waited for and one that was fetched later. ``job_kept``: see ``render``."""
+def answer(request: Request, kind: str, result: Result, job_id: str) -> Response:
+    """The same for a job that was waited for and one that was fetched later."""
     metrics: GatewayMetrics = request.app.state.metrics
     if kind == "encode":
         metrics.observe_file(result.payload)
-    return render(kind, result, job_kept)
+    return render(kind, result, job_id)
 
 
 def dispatcher_of(request: Request) -> Dispatcher:
@@ -98,18 +98,15 @@ async def _result(request: Request, dispatcher: Dispatcher, job_id: str, wishes:
         raise
     finally:
         dispatcher.drop(working, leaving)
-    _forget(dispatcher, job_id, wishes)
+    if not has_words(result):
+        _forget(dispatcher, job_id, wishes)
     return result
 
 
 def _forget(dispatcher: Dispatcher, job_id: str, wishes: JobHeaders) -> None:
-    if not _kept(wishes):
+    """An answer that nobody can ask for again need not be kept."""
+    if not wishes.key and not wishes.prefer:
         dispatcher.later(dispatcher.broker.forget(job_id))
-
-
-def _kept(wishes: JobHeaders) -> bool:
-    """Whether a job outlives its answer: one that nobody can ask for again need not be kept."""
-    return bool(wishes.key or wishes.prefer)
 
 
 def _accepted(state: JobState, prefer: Preference) -> Response:

@@ -30,9 +30,10 @@ def takes(options: type) -> Callable[[Command], Command]:
             for parameter in inspect.signature(command).parameters.values()
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        signature = inspect.Signature([*own, *derived], return_annotation=int)
-        command.__signature__ = signature  # type: ignore[attr-defined]
-        command.__annotations__ = {each.name: each.annotation for each in [*own, *derived]} | {"return": int}
+        first = sum(parameter.default is inspect.Parameter.empty for parameter in own) + 1
+        taken = [*own[:first], *derived, *own[first:]]
+        command.__signature__ = inspect.Signature(taken, return_annotation=int)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in taken} | {"return": int}
         return command
 
     return extended
@@ -47,7 +48,7 @@ def _parameter(argument: Argument) -> inspect.Parameter:
     kind: Any = argument.kind if shown else argument.kind | None
     return inspect.Parameter(
         argument.name,
-        inspect.Parameter.KEYWORD_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
         default=argument.default,
         annotation=Annotated[kind, option],
     )

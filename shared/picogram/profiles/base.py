@@ -8,7 +8,7 @@ from picogram.profiles.spec import NEGATIVE, DrawingPlan, ProfileSpec, StagePlan
 PROFILE = ProfileSpec(
     Profile.BASE,
     label="Picture only",
-    explanation="a picture only",
+    explanation="a picture only: all bytes go there",
     plans={
         "embedded": DrawingPlan(StagePlan(1)),
         "many-step": DrawingPlan(StagePlan(20, negative=NEGATIVE)),

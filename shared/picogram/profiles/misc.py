@@ -10,7 +10,7 @@ from picogram.profiles.spec import NEGATIVE, DrawingPlan, ProfileSpec, StagePlan
 PROFILE = ProfileSpec(
     Profile.MISC,
     label="Picture, caption and items",
-    explanation="with a caption and up to 3 objects",
+    explanation="with up to 3 objects as well, by name and roughly where they are",
     plans={
         "embedded": DrawingPlan(StagePlan(1), StagePlan(1)),
         "many-step": DrawingPlan(StagePlan(40, 7.0, negative=NEGATIVE), StagePlan(3, 3.5, negative=NEGATIVE)),

@@ -13,7 +13,7 @@ _ORAG = Attention("bias")
 PROFILE = ProfileSpec(
     Profile.SEDIC,
     label="Picture, caption and shapes",
-    explanation="with a caption and up to 8 objects, each with its shape",
+    explanation="with up to 8 objects as well, by name and shape, each drawn by itself",
     plans={
         "embedded": DrawingPlan(StagePlan(1), StagePlan(1, attention=_ORAG)),
         "many-step": DrawingPlan(

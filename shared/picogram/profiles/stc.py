@@ -8,7 +8,7 @@ from picogram.profiles.spec import NEGATIVE, DrawingPlan, ProfileSpec, StagePlan
 PROFILE = ProfileSpec(
     Profile.STC,
     label="Picture and caption",
-    explanation="with a caption",
+    explanation="a picture and a caption, in a few bytes of words",
     plans={
         "embedded": DrawingPlan(StagePlan(1)),
         "many-step": DrawingPlan(StagePlan(40, 7.0, negative=NEGATIVE)),
