@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "bitstream.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "bitstream.md"
 A = 65536
 
 

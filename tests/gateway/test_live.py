@@ -323,5 +323,5 @@ for job in (Job("inspect", pico(), ("inspector",)), Job("reference", image(), ("
     assert not isinstance(outcome, Exception), outcome
 sys.exit("torch" in sys.modules)
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support")}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Write what golden files of every profile look like when they are drawn: ``python tests/make_golden_drawn.py``.
+"""Write what golden files of every profile look like when they are drawn: ``python tests/support/make_golden_drawn.py``.
 
 The files are golden for good; the pictures belong to a diffusion model and are made again with a new one. Each is a
 window of the picture that ``picogram.decode`` gives by default, as lossless WebP.
@@ -18,7 +18,7 @@ from skimage import data
 import picogram
 from picogram.models import DEFAULT_DIFFUSION
 
-GOLDEN: Final = Path(__file__).parent / "golden"
+GOLDEN: Final = Path(__file__).parents[1] / "golden"
 DRAWN: Final = GOLDEN / "drawn"
 FILES: Final = {
     "base": GOLDEN / "m2-astronaut-0.03bpp.pico",

@@ -14,7 +14,7 @@ import pytest
 from live_gateway import Workers, listening
 from PIL import Image
 
-TEXT = (Path(__file__).parents[1] / "docs" / "client.md").read_text("utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "client.md").read_text("utf-8")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 PRINTED = [
     r"\d+ \d\.\d+ 7\n",

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Write the golden text sections and files with words of a text model, once: ``python tests/make_golden_words.py``.
+"""Write the golden text sections and files with words of a text model: ``python tests/support/make_golden_words.py``.
 
 They never change afterwards: files that are there already are kept. ``words.json`` keeps sections with their texts, and
 for each file its hash, that of its decoded latent, and what it says.
@@ -25,7 +25,7 @@ from picogram.semantics.words import default_words
 from picogram.text.coder import TextCoder
 from picogram.text.lm.load import load_lm_coder
 
-FOLDER = Path(__file__).parent / "golden" / "words"
+FOLDER = Path(__file__).parents[1] / "golden" / "words"
 SECTIONS = {
     "short": "A brown dog runs through the grass .",
     "dense": "The image features a red barn in a green field. A wooden fence is visible in the background.",

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Write the golden files of the latent model, once: ``python tests/make_golden.py``.
+"""Write the golden files of the latent model, once: ``python tests/support/make_golden.py``.
 
 A golden file never changes afterwards: files that are there already are kept, and a new model id or format version adds
 files beside them. The manifest keeps, for each, its hash, the hash of its decoded latent (int32 little-endian, row by
@@ -25,7 +25,7 @@ from picogram.latent.codec import load_codec
 from picogram.latent.coding import decode_latents
 from picogram.models import DEFAULT_LATENT
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 THUMBNAIL = (4, 4)
 
 

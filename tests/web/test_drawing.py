@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from page_steps import choose, encode, finished, open_file, until
 from serving import PROFILES, Codec
-from test_web_page import choose, encode, finished, until, upload
 
 from picogram.bitstream import Header, Picogram, Profile, serialise
 
@@ -20,11 +20,6 @@ OBJECTS = [
     {"name": "dog <b>1</b>", "detail": "wet", "mask": LEFT},
     {"name": "ball", "detail": "", "mask": [row + row for row in RIGHT for _ in range(2)]},
 ]
-FILE = serialise(Picogram(Header(Profile.BASE, 90, 60, 1), b"\x09latent"))
-
-
-def open_file(page: Any, data: bytes = FILE) -> None:
-    upload(page, "mine.pico", "", data)
 
 
 def painted(page: Any) -> list[list[bool]]:

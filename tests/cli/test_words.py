@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from captioners import Fails, Says
 from fake_codec import feed
 from PIL import Image
-from test_stc import Fails, Says
 
 import picogram
 from picogram.bitstream import Picogram, parse, serialise

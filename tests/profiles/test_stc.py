@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from captioners import CAPTION, Fails, Says
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -34,38 +34,11 @@ from picogram.text.coder import TextCoder
 from picogram.text.fixed import fixed_symbol
 from picogram.text.rangecoder import RangeEncoder
 
-CAPTION = "A woman in an orange suit stands before a flag."
 COSTLY = "Ein Eisvogel taucht kopfüber in den Bergsee."
 OBJECTS = (
     Region("dog", "black, wet", np.eye(8, dtype=np.bool_)),
     Region("ball", "", np.tri(16, dtype=np.bool_)),
 )
-
-
-class Says:
-    """A captioner that says the same of every picture."""
-
-    def __init__(self, caption: str, objects: tuple[Region, ...] = ()) -> None:
-        self.description = Description(caption, objects)
-
-    def describe(
-        self, pictures: Sequence[Image.Image], objects: bool = True, side: int = 8
-    ) -> list[Description]:
-        return [self.description for _ in pictures]
-
-
-class Fails:
-    """A captioner that cannot do it; with ``size``, only for pictures of that size."""
-
-    def __init__(self, error: Exception, size: tuple[int, int] | None = None) -> None:
-        self.error, self.size = error, size
-
-    def describe(
-        self, pictures: Sequence[Image.Image], objects: bool = True, side: int = 8
-    ) -> list[Description]:
-        if self.size is None or self.size in [picture.size for picture in pictures]:
-            raise self.error
-        return [Description(CAPTION) for _ in pictures]
 
 
 def words_of(captioner: Says | Fails | None = None) -> Words:

@@ -7,9 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from page_steps import choose, encode, finished, open_file, until
 from serving import Codec
-from test_web_drawing import open_file
-from test_web_page import choose, encode, finished, until
 
 Visit = Callable[..., Any]
 CAPTION = "<b>A boat</b> & 100% r\u00f6d"

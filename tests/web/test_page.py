@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from page_steps import choose, encode, finished, until, upload
 from PIL import Image
 from serving import Codec, fake_gateway, png, serving
 
@@ -21,37 +21,10 @@ Visit = Callable[..., Any]
 PROBLEM = "application/problem+json"
 
 
-def choose(page: Any, sample: str = "a cat") -> None:
-    page.get_by_role("button", name=f"Sample photo: {sample}").click()
-    page.get_by_role("img", name="Your photo").wait_for()
-
-
-def encode(page: Any) -> None:
-    page.get_by_role("button", name="Encode").click()
-
-
-def finished(page: Any) -> None:
-    page.get_by_text("Done: ").wait_for()
-    assert page.get_by_role("region", name="Result").is_visible()
-
-
 def problem(page: Any) -> str:
     page.get_by_role("alert").wait_for()
     text: str = page.get_by_role("alert").inner_text()
     return text
-
-
-def until(condition: Callable[[], Any], seconds: float = 10) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError("it did not happen")
-
-
-def upload(page: Any, name: str, media_type: str, data: bytes) -> None:
-    page.locator("#file").set_input_files({"name": name, "mimeType": media_type, "buffer": data})
 
 
 def bring(page: Any, kind: str, data: bytes, name: str) -> None:

@@ -21,7 +21,7 @@ from picogram.observe.metrics import WorkerMetrics
 from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.telemetry import GatewayMetrics, QueueDepth
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "picogram.json").read_text())
 ALERTS = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())
 SCRAPES = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
