@@ -65,7 +65,8 @@ def _region(name: str, side: int, place: int) -> Region:
 def drawn(data: bytes, steps: int | None) -> tuple[float, float]:
     """Seconds to the base picture and to the end, words included."""
     from picogram.bitstream import parse
-    from picogram.profiles.drawing import Drawing, draw
+    from picogram.pipeline.draw import draw
+from picogram.request import DecodeOptions
     from picogram.semantics.words import default_words
 
     watch, file = Stopwatch(), parse(data)

@@ -41,8 +41,8 @@ from picogram.bench.words import Found, donors, read_captions
 from picogram.errors import BudgetTooSmall, PicogramError, UsageError
 from picogram.images import read_image
 from picogram.metrics import weights
+from picogram.pipeline.prepare import PreparedWords
 from picogram.processor import has_fast_bfloat16
-from picogram.profiles.words import Prepared
 from picogram.request import EncodeOptions
 from picogram.semantics.words import Words, default_words
 
@@ -189,9 +189,9 @@ def run(
         done()
 
 
-def _rows(subject: Subject, bpp: float, heard: Mapping[str, Prepared], compare: Measure) -> list[Row]:
+def _rows(subject: Subject, bpp: float, heard: Mapping[str, PreparedWords], compare: Measure) -> list[Row]:
     budget = budget_bytes(bpp, subject.picture.size)
-    base = _encoder(subject, Prepared(), "base")
+    base = _encoder(subject, PreparedWords(), "base")
     cases: dict[str, tuple[Encode, int | None]] = {
         BASE: (base, 0),
         DRAWN: (base, None),
@@ -208,7 +208,7 @@ def _rows(subject: Subject, bpp: float, heard: Mapping[str, Prepared], compare: 
     ]
 
 
-def _encoder(subject: Subject, prepared: Prepared, profile: str) -> Encode:
+def _encoder(subject: Subject, prepared: PreparedWords, profile: str) -> Encode:
     """Remembers its files."""
     return cache(
         lambda most: api.assemble(subject.picture, prepared, EncodeOptions(bytes=most, profile=profile)).data

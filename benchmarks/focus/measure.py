@@ -30,7 +30,7 @@ from picogram.bench.verdicts import Interval, interval
 from picogram.errors import BudgetTooSmall, UsageError
 from picogram.latent.focus import Focus
 from picogram.metrics.perceptual import Lpips
-from picogram.profiles.words import Prepared
+from picogram.pipeline.prepare import PreparedWords
 from picogram.request import EncodeOptions
 from picogram.semantics.words import Words
 
@@ -187,16 +187,16 @@ def _placed(photo: FocusPhoto, other: str, focuses: Mapping[str, Focus | None]) 
     return Placed(photo.file, photo.phrase, other, float(photo.mask.mean()), own, wrong)
 
 
-def _prepared(photo: FocusPhoto, words: Words) -> dict[str, Prepared]:
+def _prepared(photo: FocusPhoto, words: Words) -> dict[str, PreparedWords]:
     """By profile, without a focus; ``taco`` listens to the captioner."""
     (guided,) = api.prepare([photo.picture], [None], profile="taco", words=words)
-    return {"base": Prepared(), "taco": guided}
+    return {"base": PreparedWords(), "taco": guided}
 
 
 def _rows(
     photo: FocusPhoto,
     bpp: float,
-    prepared: Mapping[str, Prepared],
+    prepared: Mapping[str, PreparedWords],
     focuses: Mapping[str, Focus | None],
     lpips: Lpips,
 ) -> list[Row]:
@@ -213,7 +213,7 @@ def _rows(
     return rows
 
 
-def _file(picture: Image.Image, prepared: Prepared, profile: str, most: int) -> bytes:
+def _file(picture: Image.Image, prepared: PreparedWords, profile: str, most: int) -> bytes:
     return api.assemble(picture, prepared, EncodeOptions(bytes=most, profile=profile)).data
 
 

@@ -30,7 +30,7 @@ from picogram.errors import (
     UsageError,
 )
 from picogram.models import DEFAULT_LATENT
-from picogram.profiles.base import largest_rate
+from picogram.pipeline.rates import largest_rate
 
 
 def psnr(a: Image.Image, b: Image.Image) -> float:

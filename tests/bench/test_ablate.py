@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from picogram.profiles.drawing import PLANS, Drawing, draw
+from picogram.profiles.recipes import RECIPES, Recipe
 from PIL import Image
 from small_diffusion import WORD_WIDTH, small_denoiser, small_table
 from tiny_denoiser import CONFIG
@@ -37,8 +39,6 @@ from picogram.diffusion.model import DiffusionNet
 from picogram.errors import UnsupportedProfile, UsageError
 from picogram.images import read_image
 from picogram.metrics.fidelity import psnr
-from picogram.profiles.drawing import PLANS, Drawing, draw
-from picogram.profiles.recipes import RECIPES, Recipe
 from picogram.semantics.description import Description, Region
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder

@@ -18,8 +18,8 @@ from PIL import Image
 import picogram
 from picogram.cli.main import main
 from picogram.images import read_image
-from picogram.profiles.words import Encoded
 from picogram.request import EncodeOptions
+from picogram.results import Encoded
 
 __all__ = ["workplace"]  # an autouse fixture, in force here because it is imported
 

@@ -25,10 +25,10 @@ from picogram.cli.focus import given_focus, mask_of_weights
 from picogram.cli.main import main
 from picogram.client import BadAnswer
 from picogram.errors import UsageError
-from picogram.jobs.words import plain_mask
 from picogram.latent import focus
 from picogram.ranges import MAX_MAP_SIDE
 from picogram.semantics.description import Description
+from picogram.semantics.plain import plain_mask
 
 __all__ = ["server"]  # a fixture
 

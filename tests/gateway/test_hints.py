@@ -11,12 +11,12 @@ from urllib.parse import unquote
 
 import pytest
 from gateway_apps import CAPTION, check_problem, image, latent, make_app
+from picogram_gateway.steps import encode_route
 from starlette.testclient import TestClient
 
 from picogram.errors import UsageError
 from picogram.request import EncodeOptions
 from picogram_gateway.answers import MAX_CAPTION_HEADER
-from picogram_gateway.steps import encode_route
 
 MASK = ["#" * 8] * 3 + ["." * 8] * 5
 

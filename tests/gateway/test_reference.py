@@ -13,7 +13,7 @@ from image_files import saved
 from PIL import Image, ImageChops, ImageStat
 
 from picogram.errors import BudgetTooSmall, JobCanceled, UnreadableImage, UsageError
-from picogram_gateway.reference import CODECS, reference
+from picogram_gateway.workers import CODECS, reference
 
 
 @pytest.fixture(scope="module")
@@ -116,5 +116,5 @@ def test_a_canceled_search_ends_at_the_next_try(photo_file: bytes) -> None:
 
 
 def test_no_torch() -> None:
-    code = "import sys, picogram_gateway.reference; sys.exit('torch' in sys.modules)"
+    code = "import sys, picogram_gateway.workers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from gateway_apps import check_problem, costs, until_ready
 from hearing_words import NOWHERE, HearingWords
+from picogram.profiles.plain import hints_of, plain_hints
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -28,12 +29,12 @@ from picogram.errors import ModelMissing, UsageError
 from picogram.jobs import Job, Outcome, Result
 from picogram.jobs.isolation import run_isolated
 from picogram.jobs.redis.envelope import read_job, write_job
-from picogram.jobs.words import mask_of, plain_mask
 from picogram.latent.focus import Focus
 from picogram.models import store
-from picogram.profiles.plain import hints_of, plain_hints
-from picogram.profiles.words import Encoded, Prepared
+from picogram.pipeline.prepare import PreparedWords
+from picogram.results import Encoded
 from picogram.semantics.description import Description
+from picogram.semantics.plain import mask_of, plain_mask
 from picogram_encoder import handler as encoder
 from picogram_gateway.app import create_app
 from picogram_gateway.settings import GatewaySettings
@@ -188,9 +189,9 @@ def moved(job: Job, outcome: Outcome) -> Job:
 def test_hints_travel_to_the_encoder_and_no_further(
     photo: Image.Image, words: HearingWords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepared: list[Prepared] = []
+    prepared: list[PreparedWords] = []
 
-    def assemble(picture: Image.Image, given: Prepared, *more: Any) -> Encoded:
+    def assemble(picture: Image.Image, given: PreparedWords, *more: Any) -> Encoded:
         prepared.append(given)
         return picogram.api.assemble(picture, given, *more)
 

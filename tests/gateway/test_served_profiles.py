@@ -28,9 +28,9 @@ import picogram
 from picogram.bitstream import parse
 from picogram.cli.main import main
 from picogram.errors import UsageError
-from picogram.jobs.words import description_of, plain_objects
 from picogram.models import store
 from picogram.semantics.description import Description, Region
+from picogram.semantics.plain import description_of, plain_objects
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
 from picogram_gateway.app import create_app

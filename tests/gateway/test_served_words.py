@@ -24,9 +24,9 @@ import picogram
 from picogram.bitstream import Picogram, parse, serialise
 from picogram.errors import ModelMissing, UnreadableImage, UsageError
 from picogram.jobs import Job, Outcome, Result
-from picogram.jobs.words import description_of, plain_description, plain_sections, sections_of
 from picogram.models import store
 from picogram.semantics.description import Description, Region
+from picogram.semantics.plain import description_of, plain_description, plain_sections, sections_of
 from picogram.semantics.words import ReadText, Words
 from picogram.text.coder import TextCoder
 from picogram.text.lm import load

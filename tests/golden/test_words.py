@@ -21,7 +21,6 @@ from picogram.bitstream import parse
 from picogram.exact.split_linear import SplitKernel, int8_is_exact
 from picogram.models import latent_weights
 from picogram.models.store import text_available, text_model_file, tokenizer_file
-from picogram.profiles.recipes import RECIPES
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder, coder_of
 

@@ -30,10 +30,10 @@ from picogram.latent import effort as search
 from picogram.latent.codec import load_codec
 from picogram.latent.effort import PASSES, PRICE, Refined, passes_of
 from picogram.latent.unfolding import residuals_of, unfold
-from picogram.profiles.words import Choice, Prepared
+from picogram.pipeline.prepare import PreparedWords, WordsVariant
 from picogram.request import EncodeOptions
 from picogram.semantics.words import TextSections
-from picogram_gateway.orders import order_for_image
+from picogram_gateway.exchange import order_for_image
 
 __all__ = ["server"]  # a fixture
 
@@ -141,9 +141,9 @@ def test_a_focus_stays_in_focus(small: Image.Image) -> None:
 @pytest.mark.parametrize("profile", ["stc", "misc", "sedic", "taco"])
 def test_every_profile_takes_it(small: Image.Image, profile: str) -> None:
     coded = {"stc": TextSections(b"caption"), "taco": TextSections()}
-    words = Choice(coded.get(profile, TextSections(b"caption", b"objects")))
+    words = WordsVariant(coded.get(profile, TextSections(b"caption", b"objects")))
     plain, better = (
-        assemble(small, Prepared((words,)), EncodeOptions(bytes=BUDGET, profile=profile, effort=effort)).data
+        assemble(small, PreparedWords((words,)), EncodeOptions(bytes=BUDGET, profile=profile, effort=effort)).data
         for effort in (0, 1)
     )
     assert plain != better

@@ -14,7 +14,7 @@ from picogram.bitstream import parse
 from picogram.errors import UsageError
 from picogram.latent.codec import load_codec
 from picogram.latent.focus import INSIDE, OUTSIDE, Focus
-from picogram.profiles.recipes import MAX_FOCUS_CHARACTERS
+from picogram.request import MAX_FOCUS_CHARACTERS
 from picogram.semantics.features import CHANNELS, CLASSES, Features
 from picogram.semantics.places import Places, classes_of, terms
 

@@ -17,8 +17,8 @@ from sentences import CAPTIONS
 from picogram.errors import ModelMissing
 from picogram.images import read_image
 from picogram.jobs import Job, Result
-from picogram.jobs.words import sections_of
 from picogram.semantics.description import Description
+from picogram.semantics.plain import sections_of
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
 from picogram.text.lm.load import load_lm_coder

@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from picogram.profiles.drawing import LARGEST, PLANS, Drawing, Pass, Plan, base_picture, draw, plan
 from pictures import resized
 from PIL import Image
 from skimage import data
@@ -22,7 +23,6 @@ from picogram.diffusion.stages import Stage
 from picogram.errors import JobCanceled, ModelDamaged, UsageError
 from picogram.models import DEFAULT_DIFFUSION
 from picogram.processor import Placement
-from picogram.profiles.drawing import LARGEST, PLANS, Drawing, Pass, Plan, base_picture, draw, plan
 from picogram.semantics.description import Description, Region
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picogram.profiles.plain import plain_choices, prepared_of
 from PIL import Image
 
 import picogram
@@ -17,11 +18,10 @@ from picogram.api import assemble, prepare
 from picogram.bitstream import parse
 from picogram.cli.main import main
 from picogram.errors import BudgetTooSmall, ModelMissing, UsageError
-from picogram.jobs.words import MAX_JSON_CHARACTERS, objects_of, objects_of_json, plain_objects
-from picogram.profiles.plain import plain_choices, prepared_of
-from picogram.profiles.words import MAX_WORDS_SHARE
+from picogram.pipeline.assemble import MAX_WORDS_SHARE
 from picogram.request import EncodeOptions
 from picogram.semantics.description import Description, Region
+from picogram.semantics.plain import MAX_JSON_CHARACTERS, objects_of, objects_of_json, plain_objects
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
 

@@ -25,8 +25,8 @@ from picogram.errors import (
     UsageError,
 )
 from picogram.models import DEFAULT_LATENT
-from picogram.profiles.recipes import RECIPES
-from picogram.profiles.words import MAX_WORDS_SHARE, Choice, Prepared
+from picogram.pipeline.assemble import MAX_WORDS_SHARE
+from picogram.pipeline.prepare import PreparedWords, WordsVariant
 from picogram.request import EncodeOptions
 from picogram.semantics.description import Description, Region
 from picogram.semantics.words import TextSections, Words
@@ -185,13 +185,13 @@ def test_a_captioners_words_are_left_out_where_they_cost_too_much(photo: Image.I
 
 
 def test_a_captioners_words_never_make_a_budget_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("picogram.profiles.words.MAX_WORDS_SHARE", 1.0)
+    monkeypatch.setattr("picogram.pipeline.assemble.MAX_WORDS_SHARE", 1.0)
     picture = Image.new("RGB", (16, 16), "navy")
     with pytest.raises(BudgetTooSmall) as caught:
         picogram.encode(picture, bytes=1)
     smallest = int(str(caught.value).split()[-1])
-    words = Choice(TextSections(b"\x00\x01", None, {"caption": "static"}), Description("a"))
-    prepared = Prepared((words, Choice(lost="the caption was")))
+    words = WordsVariant(TextSections(b"\x00\x01", None, {"caption": "static"}), Description("a"))
+    prepared = PreparedWords((words, WordsVariant(lost="the caption was")))
     encoded = assemble(picture, prepared, EncodeOptions(bytes=smallest, profile="stc"))
     assert encoded.data == picogram.encode(picture, bytes=smallest)
     assert "too little" in encoded.warnings[0]
@@ -229,8 +229,8 @@ def test_one_failing_picture_does_not_cost_the_others_their_words(photos: list[I
         prepare(photos[:3], [None] * 3, words=words)
     words = words_of(Fails(RuntimeError("no"), photos[1].size))
     found = prepare(photos[:3], [None, None, "Mine."], words=words)
-    assert [p.choices[0].description for p in found] == [Description(CAPTION), None, Description("Mine.")]
-    assert [p.choices[-1].description for p in found] == [None, None, Description("Mine.")]
+    assert [p.variants[0].description for p in found] == [Description(CAPTION), None, Description("Mine.")]
+    assert [p.variants[-1].description for p in found] == [None, None, Description("Mine.")]
     assert "failed (no)" in found[1].warnings[0]
 
 
@@ -322,7 +322,7 @@ def test_the_steps_taken_apart_give_the_same_file(photo: Image.Image, words: Wor
 
 
 def test_nothing_prepared_makes_a_plain_file(photo: Image.Image) -> None:
-    encoded = assemble(photo, Prepared(), EncodeOptions(bytes=300))
+    encoded = assemble(photo, PreparedWords(), EncodeOptions(bytes=300))
     assert encoded.data == picogram.encode(photo, bytes=300)
 
 

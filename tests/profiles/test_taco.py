@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from picogram.profiles.plain import hints_of, plain_hints
 from PIL import Image
 
 import picogram
@@ -15,10 +16,8 @@ from picogram.bitstream import Profile, parse
 from picogram.errors import ModelMissing, UsageError
 from picogram.latent.codec import load_codec
 from picogram.latent.focus import Focus
+from picogram.pipeline.hints import Hints, States
 from picogram.profiles import words as steps
-from picogram.profiles.hints import Hints, States
-from picogram.profiles.plain import hints_of, plain_hints
-from picogram.profiles.recipes import RECIPES
 from picogram.semantics.description import Description
 from picogram.semantics.words import Words
 

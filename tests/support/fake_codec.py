@@ -15,11 +15,10 @@ import pytest
 from PIL import Image
 
 import picogram
-from picogram.api import Decoded
 from picogram.errors import BudgetTooSmall, CorruptBitstream, NotAPicogram
 from picogram.images import read_image
-from picogram.profiles.words import Encoded
 from picogram.request import EncodeOptions
+from picogram.results import Decoded, Encoded
 
 
 def fake_encode(image: Any, options: EncodeOptions) -> Encoded:

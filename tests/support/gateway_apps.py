@@ -16,13 +16,13 @@ from typing import Any
 import httpx2
 import uvicorn
 from fastapi import FastAPI
+from picogram.profiles.recipes import recipe_to_write
 from PIL import Image
 from starlette.testclient import TestClient
 
 from picogram import errors
 from picogram.bitstream import Header, Picogram, Profile, parse, serialise
 from picogram.jobs import Handler, Job, Outcome, Result
-from picogram.profiles.recipes import recipe_to_write
 from picogram_gateway.app import create_app
 from picogram_gateway.serve import Server, configuration
 from picogram_gateway.settings import GatewaySettings

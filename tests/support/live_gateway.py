@@ -21,9 +21,9 @@ from picogram.images import read_image, write_image
 from picogram.jobs import Handler, Job, Outcome, Result
 from picogram.text.coder import TextCoder
 from picogram_gateway.app import create_app
-from picogram_gateway.inspector import handler as inspector
 from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import Backend
+from picogram_gateway.workers import inspect_jobs as inspector
 
 MASK = ["." * 8] * 4 + ["#" * 8] * 4
 SEEN = {"caption": "A red dog.", "objects": [{"name": "dog", "detail": "red", "mask": MASK}]}
