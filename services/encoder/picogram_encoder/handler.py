@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from picogram.api import assemble
 from picogram.bitstream import MEDIA_TYPE
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
+from picogram.pipeline.assemble import assemble
 from picogram.pipeline.handovers import Report, WordsToWrite
 from picogram.pipeline.prepare import PreparedWords
 from picogram.request import EncodeOptions

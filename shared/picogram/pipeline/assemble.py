@@ -19,8 +19,7 @@ from PIL import Image
 from picogram.errors import BudgetTooSmall
 from picogram.latent.focus import Focus
 from picogram.pipeline import rates
-from picogram.pipeline.hints import Hints
-from picogram.pipeline.prepare import PreparedWords, WordsVariant
+from picogram.pipeline.prepare import Hints, PreparedWords, WordsVariant
 from picogram.profiles import base
 from picogram.request import MOST_QUALITY, EncodeOptions
 from picogram.results import Encoded

@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picogram.errors import JobFailed
-from picogram.pipeline.hints import Hints
-from picogram.pipeline.prepare import PreparedWords, WordsVariant
+from picogram.pipeline.prepare import Hints, PreparedWords, WordsVariant
 from picogram.semantics.plain import description_of, plain_description
 from picogram.semantics.words import ReadText, TextSections
 

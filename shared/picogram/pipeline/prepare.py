@@ -13,16 +13,49 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from picogram.bitstream.container import write_varint
 from picogram.errors import ModelError, ModelMissing
-from picogram.pipeline.hints import Hints
 from picogram.profiles.spec import ProfileSpec
 from picogram.request import EncodeOptions
 from picogram.semantics.description import MASK_SIDES, Description
 from picogram.semantics.words import TextSections, Words
+
+if TYPE_CHECKING:
+    from picogram.latent.focus import Focus
+    from picogram.latent.guide import Guide
+
+
+States = npt.NDArray[np.float16]
+"""``[T, W]``: what the language model makes of a caption's tokens."""
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What shapes the encoding of a picture and is not in its file.
+
+    ``heard``: the caption that ``states`` are of; ``focus``: where the picture matters most.
+    """
+
+    heard: str | None = None
+    states: States | None = None
+    focus: Focus | None = None
+
+    def guide(self) -> Guide | None:
+        """For one picture."""
+        if self.states is None:
+            return None
+        import torch
+
+        from picogram.latent.guide import Guide
+
+        states = torch.from_numpy(self.states).float()[None]
+        return Guide(states, torch.ones(1, len(self.states), dtype=torch.bool))
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ from picogram.errors import BudgetTooSmall
 from picogram.latent.codec import Analysed, PhotoCodec, load_codec
 from picogram.latent.effort import WHOLE, Refined, passes_of
 from picogram.latent.exact_prior import RATE_COUNT
-from picogram.pipeline.hints import Hints
-from picogram.pipeline.prepare import sections_size
+from picogram.pipeline.prepare import Hints, sections_size
 
 FINEST_RATE = RATE_COUNT - 1
 _PROBES = 6
