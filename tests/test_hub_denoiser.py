@@ -14,11 +14,14 @@ from torch import Tensor
 
 pytest.importorskip("diffusers")
 
+from picogram.bitstream import Profile
 from picogram.diffusion.attention import Energy, bias, descend
 from picogram.diffusion.denoiser import BasePicture, Batch, Guide, Item, Window
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Attention, Stage
 from picogram.errors import JobCanceled
+from picogram.profiles.drawing import Drawing, plan
+from picogram.semantics.description import Description, Region
 from picogram_decoder.hub.blank import SCHEDULER, blank_parts
 from picogram_decoder.hub.denoiser import HubDenoiser, HubProcess
 from picogram_decoder.hub.guidance import guided_layers
@@ -242,6 +245,40 @@ def test_attention_guidance_changes_the_picture(tile: HubDenoiser) -> None:
     for mode in ("bias", "gradient"):
         attention = Attention(mode, strength=8, scale=1000, threshold=0)
         assert not torch.equal(plain, draw(tile, replace(stage, attention=attention)))
+
+
+def test_a_stage_that_does_not_say_how_is_guided_as_the_model_was_told(tile: HubDenoiser) -> None:
+    stage = replace(FEW, mask=MASK, start=1.0)
+    for mode in ("bias", "gradient"):
+        told = HubDenoiser(tile.model, tile.parts, mode)
+        said, left = (
+            draw(told, replace(stage, attention=Attention(how, strength=8, scale=1000, threshold=0)))
+            for how in (mode, None)
+        )
+        assert torch.equal(said, left)
+        assert not torch.equal(left, draw(told, stage))
+
+
+def test_sedic_is_guided_by_gradient_where_that_is_set(
+    tile: HubDenoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = []
+
+    def noted(x: Tensor, *_: object, **__: object) -> Tensor:
+        moved.append(x.shape)
+        return x
+
+    monkeypatch.setattr("picogram.diffusion.sampler.descend", noted)
+    words = Description("a beach", (Region("cat", "red", np.kron(MASK, np.ones((2, 2), np.bool_))),))
+    for mode, profile, count in (
+        ("bias", Profile.SEDIC, 0),
+        ("gradient", Profile.MISC, 0),
+        ("gradient", Profile.SEDIC, 5),
+    ):
+        moved.clear()
+        stages = plan(profile, tile.kind, 0.3, words, Drawing(steps=1))
+        draw(HubDenoiser(tile.model, tile.parts, mode), *stages)
+        assert len(moved) == count
 
 
 def test_noise_levels_follow_the_start(tile: HubDenoiser) -> None:

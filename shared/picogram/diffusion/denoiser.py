@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from picogram.diffusion.stages import Stage
+from picogram.diffusion.stages import AttentionMode, Stage
 
 Guide = Callable[[Tensor], Tensor]
 """Sees or changes cross-attention logits ``[B, heads, h, w, T]`` before the softmax, layer by layer. Tokens that are no
@@ -119,6 +119,8 @@ class Denoiser(Protocol):
     """Pixels of the pictures that share a pass, at most; a larger picture has passes of its own."""
     kind: str
     """Which of a profile's tables of stages suits it: ``embedded``, ``one-step`` or ``many-step``."""
+    attention: AttentionMode
+    """How attention guidance acts where a stage does not say."""
 
     @property
     def device(self) -> torch.device:

@@ -19,6 +19,7 @@ from torch import Tensor
 from picogram.diffusion.bridge import NOISE, Condition, draw_noise, euler, mix, times
 from picogram.diffusion.denoiser import Batch, Guide, Texts, Window
 from picogram.diffusion.model import ALIGN, DiffusionNet
+from picogram.diffusion.stages import AttentionMode
 from picogram.diffusion.text import Encoded, Words, WordTable, no_words
 from picogram.errors import ModelError
 from picogram.latent.codec import unpack_floats
@@ -57,6 +58,9 @@ class EmbeddedDenoiser:
 
     cell, align, tile, kind = 1, ALIGN, TILE, "embedded"
     reach: int | None = REACH
+    attention: AttentionMode = (
+        "bias"  # gradients find nothing to move: its attention reads the latent, not ``x``
+    )
     batch_pixels = 1  # each picture alone: the same bytes in any company; a processor gains nothing by more
 
     def __init__(

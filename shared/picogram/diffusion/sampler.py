@@ -12,7 +12,7 @@ A picture that fails or is given up leaves the others alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -124,6 +124,7 @@ class _Drawing:
         size: Sequence[int],
     ) -> None:
         self._process, self._stages = process, stages
+        self._mode = denoiser.attention
         cell, align = denoiser.cell, max(1, denoiser.align // denoiser.cell)
         height, width = size[0] // cell, size[1] // cell
         self._windows = cover(height, width, denoiser.tile // cell, align)
@@ -153,11 +154,13 @@ class _Drawing:
         return x
 
     def _attention(self, index: int) -> Attention | None:
-        """The guidance of a step; None where there is none, or no mask for words to act in."""
+        """The guidance of a step, its mode known; None where there is none, or no mask for words to act in."""
         attention = self._stages[0].attention
         if attention is None or self._mask is None:
             return None
-        return attention if index < max(1, round(attention.share * self._process.count)) else None
+        if index >= max(1, round(attention.share * self._process.count)):
+            return None
+        return replace(attention, mode=attention.mode or self._mode)
 
     def _predict(self, x: Tensor, index: int, window: Window, strength: float) -> Tensor:
         """``strength``: of a bias on the words' attention."""

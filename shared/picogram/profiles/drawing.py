@@ -99,7 +99,7 @@ class Plan:
     finest: float = 1.0
 
 
-_ORAG = Attention("bias")
+_ORAG = Attention()
 _FULL = Pass(40, 7.0, negative=NEGATIVE)
 PLANS: Final[Mapping[str, Mapping[Profile, Plan]]] = {
     "embedded": {

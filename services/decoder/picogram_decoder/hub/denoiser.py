@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from picogram.diffusion.denoiser import Batch, Guide, Texts, Window
+from picogram.diffusion.stages import AttentionMode
 from picogram_decoder.hub.guidance import guided, guided_layers
 from picogram_decoder.hub.models import HubModel
 from picogram_decoder.hub.parts import Parts
@@ -30,8 +31,9 @@ class HubDenoiser:
 
     cell = CELL
 
-    def __init__(self, model: HubModel, parts: Parts) -> None:
-        self.model, self.parts = model, parts
+    def __init__(self, model: HubModel, parts: Parts, attention: AttentionMode = "bias") -> None:
+        """``attention``: how a stage's words are made to act inside its mask."""
+        self.model, self.parts, self.attention = model, parts, attention
         self.align, self.tile = model.align, model.tile
         self.batch_pixels = 4 * 2**20
         self.reach: int | None = None
