@@ -16,7 +16,7 @@ pytest.importorskip("diffusers")
 
 from picogram.bitstream import Profile
 from picogram.diffusion.attention import Energy, bias, descend
-from picogram.diffusion.denoiser import BasePicture, Batch, Guide, Item, Window
+from picogram.diffusion.denoiser import AttentionGuide, BasePicture, Batch, Restoration, Window
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Attention, Stage
 from picogram.errors import JobCanceled
@@ -65,7 +65,7 @@ def base(seed: int = 0, height: int = 64, width: int = 128) -> BasePicture:
 
 
 def draw(denoiser: HubDenoiser, *stages: Stage, picture: BasePicture | None = None) -> Tensor:
-    (outcome,) = restore(denoiser, [Item(picture or base(), stages)])
+    (outcome,) = restore(denoiser, [Restoration(picture or base(), stages)])
     assert isinstance(outcome, Tensor)
     return outcome
 
@@ -102,7 +102,7 @@ def test_every_stage_runs_on_every_model(denoiser: HubDenoiser, stage: Stage) ->
 
 def test_a_seed_is_the_same_picture_alone_and_among_others(denoiser: HubDenoiser) -> None:
     stages = [replace(FEW, seed=seed, guidance=3.0) for seed in (7, 8, 9)]
-    items = [Item(base(n), [stage]) for n, stage in enumerate(stages)]
+    items = [Restoration(base(n), [stage]) for n, stage in enumerate(stages)]
     together = restore(denoiser, items)
     for item, among in zip(items, together, strict=True):
         (alone,) = restore(denoiser, [item])
@@ -231,7 +231,7 @@ def test_bias_moves_attention_into_the_mask(tile: HubDenoiser) -> None:
     for strength in (0.0, 2.0):
         push, seen = bias(mask, texts.words, strength), Energy(mask, texts.words)
 
-        def both(logits: Tensor, push: Guide = push, seen: Guide = seen) -> Tensor:
+        def both(logits: Tensor, push: AttentionGuide = push, seen: AttentionGuide = seen) -> Tensor:
             return seen(push(logits))
 
         process.predict(process.start(), 0, texts, Window(0, 0, 8, 16), both)
@@ -357,7 +357,7 @@ def test_canceling_one_picture_leaves_the_others(tile: HubDenoiser) -> None:
         if index == 1 and fraction >= 0.5:
             raise JobCanceled("enough")
 
-    one, other = restore(tile, [Item(base(0), [stage]), Item(base(1), [stage])], watch)
+    one, other = restore(tile, [Restoration(base(0), [stage]), Restoration(base(1), [stage])], watch)
     assert isinstance(one, Tensor)
     assert isinstance(other, JobCanceled)
     assert steps.count((1, 0.5)) == 1
@@ -373,7 +373,7 @@ def test_canceling_the_last_picture_stops_the_network(tile: HubDenoiser) -> None
         raise JobCanceled("enough")
 
     try:
-        (outcome,) = restore(tile, [Item(base(), [replace(FEW, steps=4)])], watch)
+        (outcome,) = restore(tile, [Restoration(base(), [replace(FEW, steps=4)])], watch)
     finally:
         hook.remove()
     assert isinstance(outcome, JobCanceled)

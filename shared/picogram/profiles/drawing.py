@@ -218,12 +218,12 @@ def draw(
     ``descriptions``: what the files say (None: nothing). ``denoiser``: instead of the embedded model, which is loaded
     if a file has stages. Raises ModelMissing or ModelDamaged if that is not there.
     """
-    from picogram.diffusion.denoiser import Item
+    from picogram.diffusion.denoiser import Restoration
 
     watches = watches or [Told()] * len(files)
     kind = denoiser.kind if denoiser else "embedded"
     outcomes: list[Image.Image | Exception] = []
-    items: dict[int, Item] = {}
+    items: dict[int, Restoration] = {}
     for index, (file, words, drawing) in enumerate(zip(files, descriptions, drawings, strict=True)):
         try:
             base = base_picture(file)
@@ -236,7 +236,7 @@ def draw(
             outcomes.append(error)
             continue
         if stages:
-            items[index] = Item(base, stages)
+            items[index] = Restoration(base, stages)
     if items:
         from picogram.diffusion.embedded import load_denoiser
         from picogram.diffusion.sampler import restore
