@@ -26,7 +26,7 @@ from picogram.exact.split_linear import int8_is_exact
 from picogram.models.store import text_model_file
 from picogram.text.coder import TextCoder
 from picogram.text.lm.coder import LMCoder
-from picogram.text.lm.load import load_lm_coder, load_tokens
+from picogram.text.lm.load import load_lm_coder, load_tokenizer
 from picogram.text.lm.model import ExactLM
 
 KERNELS = ("int8", "float32", "float64")
@@ -39,7 +39,7 @@ SEED = 11
 def make_texts(count: int, captions: Path | None) -> list[str]:
     """Half captions, if there are any; the rest random words, and strings of any characters."""
     rng = random.Random(SEED)
-    pieces = [p.decode("utf-8", "ignore") for p in load_tokens().pieces.values()]
+    pieces = [p.decode("utf-8", "ignore") for p in load_tokenizer().pieces.values()]
     texts = [text for _, text in flickr_captions(captions, count // 2)] if captions else []
     while len(texts) < count:
         if rng.random() < 0.7:

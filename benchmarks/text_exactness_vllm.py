@@ -16,7 +16,7 @@ from pathlib import Path
 
 from picogram.models.store import text_model_file
 from picogram.text.coder import TextCoder
-from picogram.text.lm.load import load_prompts, load_tokens
+from picogram.text.lm.load import load_prompts, load_tokenizer
 from picogram_lmm.exact_coder import VllmLMCoder
 
 SHARES = {1: 0.1, 8: 0.3, 16: 0.6}
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/text_exactness_vllm.json"))
     args = parser.parse_args()
     stored = [(text, bytes.fromhex(section)) for text, section in json.loads(args.sections.read_text())]
-    coder = TextCoder(VllmLMCoder(text_model_file(), load_tokens(), load_prompts()))
+    coder = TextCoder(VllmLMCoder(text_model_file(), load_tokenizer(), load_prompts()))
     rows, first = [], 0
     for batch, share in SHARES.items():
         count = round(share * len(stored))

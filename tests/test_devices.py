@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from picogram.diffusion.denoiser import Item
+from picogram.diffusion.denoiser import Restoration
 from picogram.diffusion.embedded import EmbeddedDenoiser, load_denoiser
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Stage
@@ -116,7 +116,7 @@ def test_a_picture_is_restored_on_the_denoisers_device(prompt: str) -> None:
     )
     stages = [Stage(prompt, steps=2, guidance=2.0, start=0.7, seed=4), Stage(prompt, control="previous")]
     with Elsewhere() as watched:
-        (picture,) = restore(denoiser, [Item(base(), stages)])
+        (picture,) = restore(denoiser, [Restoration(base(), stages)])
     assert watched.ran
     assert isinstance(picture, Tensor)
     assert picture.device.type == "cpu"

@@ -108,13 +108,13 @@ def select(
 ) -> None:
     """Write what ``unpack`` reads. ``share`` of the size is for captioned photographs."""
     from picogram.models.store import text_model_file
-    from picogram.text.lm.load import load_tokens
+    from picogram.text.lm.load import load_tokenizer
 
     out.mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)
     big = [f for tar in large for f in read_tar(tar) if max(Image.open(io.BytesIO(f.data)).size) >= LARGE]
     small = list(read_tar(captioned)) if captioned else []
-    split, said, spent = load_tokens().split, dict[str, Any](), 0.0
+    split, said, spent = load_tokenizer().split, dict[str, Any](), 0.0
     with tarfile.open(out / "photos.tar", "w") as tar:
         for group, budget in ((big, megabytes * (1 - share)), (small, megabytes * share)):
             rng.shuffle(group)

@@ -14,11 +14,14 @@ from torch import Tensor
 
 pytest.importorskip("diffusers")
 
+from picogram.bitstream import Profile
 from picogram.diffusion.attention import Energy, bias, descend
-from picogram.diffusion.denoiser import BasePicture, Batch, Guide, Item, Window
+from picogram.diffusion.denoiser import AttentionGuide, BasePicture, Batch, Restoration, Window
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Attention, Stage
 from picogram.errors import JobCanceled
+from picogram.profiles.drawing import Drawing, plan
+from picogram.semantics.description import Description, Region
 from picogram_decoder.hub.blank import SCHEDULER, blank_parts
 from picogram_decoder.hub.denoiser import HubDenoiser, HubProcess
 from picogram_decoder.hub.guidance import guided_layers
@@ -62,7 +65,7 @@ def base(seed: int = 0, height: int = 64, width: int = 128) -> BasePicture:
 
 
 def draw(denoiser: HubDenoiser, *stages: Stage, picture: BasePicture | None = None) -> Tensor:
-    (outcome,) = restore(denoiser, [Item(picture or base(), stages)])
+    (outcome,) = restore(denoiser, [Restoration(picture or base(), stages)])
     assert isinstance(outcome, Tensor)
     return outcome
 
@@ -99,7 +102,7 @@ def test_every_stage_runs_on_every_model(denoiser: HubDenoiser, stage: Stage) ->
 
 def test_a_seed_is_the_same_picture_alone_and_among_others(denoiser: HubDenoiser) -> None:
     stages = [replace(FEW, seed=seed, guidance=3.0) for seed in (7, 8, 9)]
-    items = [Item(base(n), [stage]) for n, stage in enumerate(stages)]
+    items = [Restoration(base(n), [stage]) for n, stage in enumerate(stages)]
     together = restore(denoiser, items)
     for item, among in zip(items, together, strict=True):
         (alone,) = restore(denoiser, [item])
@@ -228,7 +231,7 @@ def test_bias_moves_attention_into_the_mask(tile: HubDenoiser) -> None:
     for strength in (0.0, 2.0):
         push, seen = bias(mask, texts.words, strength), Energy(mask, texts.words)
 
-        def both(logits: Tensor, push: Guide = push, seen: Guide = seen) -> Tensor:
+        def both(logits: Tensor, push: AttentionGuide = push, seen: AttentionGuide = seen) -> Tensor:
             return seen(push(logits))
 
         process.predict(process.start(), 0, texts, Window(0, 0, 8, 16), both)
@@ -242,6 +245,40 @@ def test_attention_guidance_changes_the_picture(tile: HubDenoiser) -> None:
     for mode in ("bias", "gradient"):
         attention = Attention(mode, strength=8, scale=1000, threshold=0)
         assert not torch.equal(plain, draw(tile, replace(stage, attention=attention)))
+
+
+def test_a_stage_that_does_not_say_how_is_guided_as_the_model_was_told(tile: HubDenoiser) -> None:
+    stage = replace(FEW, mask=MASK, start=1.0)
+    for mode in ("bias", "gradient"):
+        told = HubDenoiser(tile.model, tile.parts, mode)
+        said, left = (
+            draw(told, replace(stage, attention=Attention(how, strength=8, scale=1000, threshold=0)))
+            for how in (mode, None)
+        )
+        assert torch.equal(said, left)
+        assert not torch.equal(left, draw(told, stage))
+
+
+def test_sedic_is_guided_by_gradient_where_that_is_set(
+    tile: HubDenoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = []
+
+    def noted(x: Tensor, *_: object, **__: object) -> Tensor:
+        moved.append(x.shape)
+        return x
+
+    monkeypatch.setattr("picogram.diffusion.sampler.descend", noted)
+    words = Description("a beach", (Region("cat", "red", np.kron(MASK, np.ones((2, 2), np.bool_))),))
+    for mode, profile, count in (
+        ("bias", Profile.SEDIC, 0),
+        ("gradient", Profile.MISC, 0),
+        ("gradient", Profile.SEDIC, 5),
+    ):
+        moved.clear()
+        stages = plan(profile, tile.kind, 0.3, words, Drawing(steps=1))
+        draw(HubDenoiser(tile.model, tile.parts, mode), *stages)
+        assert len(moved) == count
 
 
 def test_noise_levels_follow_the_start(tile: HubDenoiser) -> None:
@@ -320,7 +357,7 @@ def test_canceling_one_picture_leaves_the_others(tile: HubDenoiser) -> None:
         if index == 1 and fraction >= 0.5:
             raise JobCanceled("enough")
 
-    one, other = restore(tile, [Item(base(0), [stage]), Item(base(1), [stage])], watch)
+    one, other = restore(tile, [Restoration(base(0), [stage]), Restoration(base(1), [stage])], watch)
     assert isinstance(one, Tensor)
     assert isinstance(other, JobCanceled)
     assert steps.count((1, 0.5)) == 1
@@ -336,7 +373,7 @@ def test_canceling_the_last_picture_stops_the_network(tile: HubDenoiser) -> None
         raise JobCanceled("enough")
 
     try:
-        (outcome,) = restore(tile, [Item(base(), [replace(FEW, steps=4)])], watch)
+        (outcome,) = restore(tile, [Restoration(base(), [replace(FEW, steps=4)])], watch)
     finally:
         hook.remove()
     assert isinstance(outcome, JobCanceled)

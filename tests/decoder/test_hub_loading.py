@@ -90,6 +90,9 @@ def test_settings_come_from_the_environment(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PICOGRAM_DECODER_DTYPE", "bfloat16")
     monkeypatch.setenv("PICOGRAM_DECODER_DEVICE", "cpu")
     assert load_hub_denoiser("sd-turbo").parts.unet.dtype == torch.bfloat16
+    monkeypatch.setenv("PICOGRAM_DECODER_ATTENTION", "gradient")
+    with pytest.raises(UsageError, match="many steps"):
+        load_hub_denoiser("sd-turbo")
     monkeypatch.setenv("PICOGRAM_DECODER_REVISION", "main")
     with pytest.raises(UsageError, match="PICOGRAM_DECODER_REVISION"):
         load_hub_denoiser("sd-turbo")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from picogram.diffusion.bridge import MAX_STEPS, NOISE, Condition, draw_noise, euler, mix, times
 from picogram.diffusion.model import DiffusionNet
-from picogram.diffusion.text import MAX_WORDS, Encoded, WordTable, no_words
+from picogram.diffusion.text import MAX_WORDS, EncodedText, WordTable, no_words
 from picogram.latent.transforms import Synthesis, TransformConfig
 
 
@@ -34,7 +34,7 @@ def condition(count: int = 2, height: int = 64, width: int = 96) -> Condition:
     )
 
 
-def empty(net: DiffusionNet, count: int = 2) -> Encoded:
+def empty(net: DiffusionNet, count: int = 2) -> EncodedText:
     return net.encode(no_words(count, WORD_WIDTH))
 
 

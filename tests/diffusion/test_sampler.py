@@ -15,7 +15,7 @@ from picogram.diffusion import sampler
 from picogram.diffusion.attention import Energy, bias
 from picogram.diffusion.bridge import NOISE
 from picogram.diffusion.colour import fix_colour, low
-from picogram.diffusion.denoiser import Batch, Item, Window
+from picogram.diffusion.denoiser import Batch, Restoration, Window
 from picogram.diffusion.embedded import EmbeddedDenoiser
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import MAX_SEED, MAX_STEPS, Attention, Stage
@@ -44,7 +44,7 @@ def test_without_stages_the_base_picture_comes_back(denoiser: EmbeddedDenoiser) 
 
 
 def test_a_seed_gives_the_same_picture_alone_and_in_a_batch(denoiser: EmbeddedDenoiser) -> None:
-    items = [Item(base(n), [Stage(steps=3, seed=7 + n)]) for n in range(3)]
+    items = [Restoration(base(n), [Stage(steps=3, seed=7 + n)]) for n in range(3)]
     together = restore(denoiser, items)
     alone, other = (drawn(denoiser, Stage(steps=3, seed=s), of=base(1)) for s in (8, 9))
     assert isinstance(together[1], Tensor)
@@ -54,11 +54,11 @@ def test_a_seed_gives_the_same_picture_alone_and_in_a_batch(denoiser: EmbeddedDe
 
 def test_pictures_of_different_size_and_stages_share_a_call(denoiser: EmbeddedDenoiser) -> None:
     items = [
-        Item(base(0), [Stage()]),
-        Item(base(1, 33, 70), [Stage(steps=2)]),
-        Item(base(2), []),
-        Item(base(3), [Stage("a", mask=left_half()), Stage("b")]),
-        Item(base(4), [Stage(seed=1)]),
+        Restoration(base(0), [Stage()]),
+        Restoration(base(1, 33, 70), [Stage(steps=2)]),
+        Restoration(base(2), []),
+        Restoration(base(3), [Stage("a", mask=left_half()), Stage("b")]),
+        Restoration(base(4), [Stage(seed=1)]),
     ]
     together = restore(denoiser, items)
     for item, found in zip(items, together, strict=True):
@@ -248,7 +248,7 @@ def test_colours_come_from_the_base_picture_and_detail_stays() -> None:
 
 def test_progress_counts_steps_of_all_stages(denoiser: EmbeddedDenoiser) -> None:
     told: list[tuple[int, float]] = []
-    items = [Item(base(), [Stage("a", steps=2), Stage("b", steps=2)])]
+    items = [Restoration(base(), [Stage("a", steps=2), Stage("b", steps=2)])]
     restore(denoiser, items, lambda *t: told.append(t))
     assert told == [(0, 0.25), (0, 0.5), (0, 0.75), (0, 1.0)]
 
@@ -258,7 +258,7 @@ def test_a_picture_that_is_given_up_leaves_its_batch_alone(denoiser: EmbeddedDen
         if index == 1 and fraction >= 0.5:
             raise JobCanceled("stop")
 
-    items = [Item(base(n), [Stage(steps=4, seed=n)]) for n in range(3)]
+    items = [Restoration(base(n), [Stage(steps=4, seed=n)]) for n in range(3)]
     found = restore(denoiser, items, watch)
     assert isinstance(found[1], JobCanceled)
     for index in (0, 2):
@@ -273,7 +273,7 @@ def test_nothing_is_drawn_after_the_last_one_gave_up(denoiser: EmbeddedDenoiser)
         steps.append(fraction)
         raise JobCanceled("stop")
 
-    (found,) = restore(denoiser, [Item(base(), [Stage(steps=4), Stage(steps=4)])], watch)
+    (found,) = restore(denoiser, [Restoration(base(), [Stage(steps=4), Stage(steps=4)])], watch)
     assert isinstance(found, JobCanceled)
     assert steps == [1 / 8]
 

@@ -85,7 +85,7 @@ def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Words:
     """Words without a language model, which is what a fresh installation has, whatever other tests have loaded."""
     monkeypatch.setenv("PICOGRAM_CACHE", str(tmp_path))
     monkeypatch.setattr(load, "load_lm_coder", load.load_lm_coder.__wrapped__)
-    for name in ("load_exact_lm", "load_tokens"):
+    for name in ("load_exact_lm", "load_tokenizer"):
         monkeypatch.setattr(load, name, getattr(load, name).__wrapped__)
     words = Words(captioner=Captioner())
     serve(monkeypatch, words)

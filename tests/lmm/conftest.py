@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import tiny_lm
 
-from picogram.text.lm.tokens import Tokens
+from picogram.text.lm.tokens import LMTokenizer
 
 if TYPE_CHECKING:
     from picogram.text.lm.coder import LMCoder
@@ -34,7 +34,7 @@ def vllm_coder(folder: Path) -> VllmLMCoder:
     from picogram_lmm.exact_coder import VllmLMCoder
 
     weights = tiny_lm.write_weights(folder / "lm.safetensors")
-    tokens = Tokens(tiny_lm.write_tokenizer(folder / "tokenizer.json"))
+    tokens = LMTokenizer(tiny_lm.write_tokenizer(folder / "tokenizer.json"))
     return VllmLMCoder(weights, tokens, PROMPTS, tiny_lm.CONFIG, cache_bytes=4 << 20)
 
 

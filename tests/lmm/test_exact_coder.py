@@ -16,13 +16,13 @@ from picogram.text.coder import TextCoder
 from picogram.text.fixed import fixed_symbol
 from picogram.text.lm.coder import MAX_TOKENS, Candidate
 from picogram.text.lm.mode import Mode
-from picogram.text.rangecoder import RangeDecoder, RangeEncoder
+from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
 
 pytest.importorskip("vllm")
 
 from vllm import SamplingParams
 
-from picogram_lmm.coding_processor import SCRIPTS, CodingProcessor, Reading, Writing
+from picogram_lmm.coding_processor import SCRIPTS, CodingProcessor, ReadingScript, WritingScript
 
 if TYPE_CHECKING:
     from picogram.text.lm.coder import LMCoder
@@ -33,7 +33,7 @@ EXACT = ("exact-lm",)
 
 def best(candidates: list[Candidate]) -> bytes:
     """The stream of the last candidate."""
-    encoder = RangeEncoder()
+    encoder = WideRangeEncoder()
     for part in candidates[-1].symbols:
         encoder.encode(*part)
     return encoder.finish()
@@ -100,16 +100,16 @@ def test_noise_gives_errors_and_leaves_neighbours_alone(
 
 
 def test_a_text_without_end_is_given_up(vllm_coder: VllmLMCoder) -> None:
-    mode, encoder = Mode("plain"), RangeEncoder()
+    mode, encoder = Mode("plain"), WideRangeEncoder()
     ids = [200 + i % 50 for i in range(MAX_TOKENS + 1)]
     cache = vllm_coder.start([mode], len(ids))
     hidden = vllm_coder.model.forward(vllm_coder.model.embed(torch.tensor([[0, *ids[:-1]]])), cache)[0]
-    writing = Writing(ids)
+    writing = WritingScript(ids)
     for index, logits in enumerate(vllm_coder.model.logits(hidden).numpy()):
         writing.step(index, logits)
     for part in writing.symbols:
         encoder.encode(*part)
-    reading = Reading(RangeDecoder(encoder.finish()), mode.end, MAX_TOKENS)
+    reading = ReadingScript(WideRangeDecoder(encoder.finish()), mode.end, MAX_TOKENS)
     vllm_coder.engine.run([vllm_coder.prompt("plain")], [reading], [mode.end], [MAX_TOKENS + 1])
     reading.finish()
     assert isinstance(reading.error, CorruptBitstream)
@@ -118,11 +118,11 @@ def test_a_text_without_end_is_given_up(vllm_coder: VllmLMCoder) -> None:
 def test_reading_can_be_stopped_and_leaves_the_engine_free(vllm_coder: VllmLMCoder) -> None:
     steps = iter([False, False, True])
     stream = best(vllm_coder.candidates([CAPTIONS[0]], [["short"]])[0])
-    found = vllm_coder.read([RangeDecoder(stream)], stop=lambda: next(steps))
+    found = vllm_coder.read([WideRangeDecoder(stream)], stop=lambda: next(steps))
     assert found[0] != CAPTIONS[0]
     assert not SCRIPTS
     assert not vllm_coder.engine.llm.llm_engine.has_unfinished_requests()
-    assert vllm_coder.read([RangeDecoder(stream)]) == [CAPTIONS[0]]
+    assert vllm_coder.read([WideRangeDecoder(stream)]) == [CAPTIONS[0]]
 
 
 def test_a_step_may_be_asked_for_twice() -> None:
@@ -130,17 +130,17 @@ def test_a_step_may_be_asked_for_twice() -> None:
     g = torch.Generator().manual_seed(1)
     rows = torch.randint(-4000, 4001, (4, 512), generator=g).double().numpy()
     junk = torch.randint(-4000, 4001, (512,), generator=g).double().numpy()
-    once, twice = Writing([300, 301, 302, 198]), Writing([300, 301, 302, 198])
+    once, twice = WritingScript([300, 301, 302, 198]), WritingScript([300, 301, 302, 198])
     for index, row in enumerate(rows):
         once.step(index, row)
         twice.step(index, junk)
         twice.step(index, row)
     assert once.symbols == twice.symbols
-    encoder = RangeEncoder()
+    encoder = WideRangeEncoder()
     for part in (*once.symbols, fixed_symbol((1, 1, 1, 1), 2)):
         encoder.encode(*part)
-    decoder = RangeDecoder(encoder.finish())
-    reading = Reading(decoder, 198, 10)
+    decoder = WideRangeDecoder(encoder.finish())
+    reading = ReadingScript(decoder, 198, 10)
     for index, row in enumerate(rows):
         reading.step(index, junk)
         assert reading.step(index, row) == [300, 301, 302, 198][index]

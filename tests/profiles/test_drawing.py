@@ -16,7 +16,7 @@ from torch import Tensor
 
 import picogram
 from picogram.bitstream import Profile, parse
-from picogram.diffusion.denoiser import Item
+from picogram.diffusion.denoiser import Restoration
 from picogram.diffusion.embedded import EmbeddedDenoiser, load_denoiser
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Stage
@@ -132,7 +132,7 @@ def test_windows_look_as_one(file: bytes) -> None:
 
 
 def restored(denoiser: EmbeddedDenoiser, file: bytes) -> Tensor:
-    (found,) = restore(denoiser, [Item(base_picture(parse(file)), [Stage(seed=4)])])
+    (found,) = restore(denoiser, [Restoration(base_picture(parse(file)), [Stage(seed=4)])])
     assert isinstance(found, Tensor)
     return found
 

@@ -32,7 +32,7 @@ from picogram.semantics.description import Description, Region
 from picogram.semantics.words import TextSections, Words
 from picogram.text.coder import TextCoder
 from picogram.text.fixed import fixed_symbol
-from picogram.text.rangecoder import RangeEncoder
+from picogram.text.rangecoder import WideRangeEncoder
 
 COSTLY = "Ein Eisvogel taucht kopfüber in den Bergsee."
 OBJECTS = (
@@ -270,7 +270,7 @@ def test_any_damaged_byte_before_the_words_is_refused(file: bytes) -> None:
 
 
 def unknown_coder() -> bytes:
-    encoder = RangeEncoder()
+    encoder = WideRangeEncoder()
     encoder.encode(*fixed_symbol((224, 16, 8, 4, 1, 1, 1, 1), 6))
     return encoder.finish()
 

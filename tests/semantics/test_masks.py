@@ -17,14 +17,14 @@ from picogram.errors import CorruptBitstream, ModelDamaged, UsageError
 from picogram.semantics import masks
 from picogram.semantics.description import MASK_SIDES
 from picogram.semantics.masks import CONTEXTS, LEVELS, Mask, contexts, read_mask, write_mask
-from picogram.text.rangecoder import RangeDecoder, RangeEncoder
+from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
 from training.words.train_masks import drawn_mask, start_counts
 
 sides = st.sampled_from(MASK_SIDES)
 
 
 def coded(*given: Mask) -> bytes:
-    encoder = RangeEncoder()
+    encoder = WideRangeEncoder()
     for mask in given:
         write_mask(encoder, mask)
     return encoder.finish()
@@ -49,7 +49,7 @@ def any_mask(draw: st.DrawFn) -> Mask:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(any_mask(), max_size=4))
 def test_any_masks_round_trip_one_after_another(some: list[Mask]) -> None:
-    decoder = RangeDecoder(coded(*some))
+    decoder = WideRangeDecoder(coded(*some))
     for mask in some:
         found = read_mask(decoder, len(mask))
         assert found.dtype == np.bool_
@@ -60,7 +60,7 @@ def test_any_masks_round_trip_one_after_another(some: list[Mask]) -> None:
 @given(st.integers(0, 2**64 - 1))
 def test_every_small_pattern_round_trips(bits: int) -> None:
     mask = np.array([bits >> place & 1 for place in range(64)], dtype=bool).reshape(8, 8)
-    np.testing.assert_array_equal(read_mask(RangeDecoder(coded(mask)), 8), mask)
+    np.testing.assert_array_equal(read_mask(WideRangeDecoder(coded(mask)), 8), mask)
 
 
 @settings(deadline=None)
@@ -96,7 +96,7 @@ def test_the_coding_is_as_documented(side: int) -> None:
     zeros, ones = (
         [LEVELS[level] for level in levels] for levels in zip(*(divmod(b, 16) for b in part), strict=True)
     )
-    encoder = RangeEncoder()
+    encoder = WideRangeEncoder()
     encoder.encode(0, 31, 32)
     for context, pixel in zip(contexts(mask).ravel().tolist(), mask.ravel().tolist(), strict=True):
         total = zeros[context] + ones[context]
@@ -123,7 +123,7 @@ def test_bytes_stay_the_same_for_ever() -> None:
 @given(st.binary(max_size=700), sides)
 def test_any_bytes_give_a_mask_or_a_named_error(data: bytes, side: int) -> None:
     with suppress(CorruptBitstream):
-        assert read_mask(RangeDecoder(data), side).shape == (side, side)
+        assert read_mask(WideRangeDecoder(data), side).shape == (side, side)
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ def test_any_bytes_give_a_mask_or_a_named_error(data: bytes, side: int) -> None:
 )
 def test_other_shapes_and_types_are_refused(mask: Mask) -> None:
     with pytest.raises(UsageError, match="side"):
-        write_mask(RangeEncoder(), mask)
+        write_mask(WideRangeEncoder(), mask)
 
 
 def test_other_sides_are_not_read() -> None:
     with pytest.raises(ValueError, match="side 12"):
-        read_mask(RangeDecoder(b""), 12)
+        read_mask(WideRangeDecoder(b""), 12)
 
 
 def test_an_altered_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from picogram.exact.split_linear import SplitKernel
 from picogram.text.lm.coder import LMCoder
 from picogram.text.lm.convert import tables
 from picogram.text.lm.model import ExactLM, LMConfig
-from picogram.text.lm.tokens import END_OF_LINE, Tokens, byte_alphabet
+from picogram.text.lm.tokens import END_OF_LINE, LMTokenizer, byte_alphabet
 
 CONFIG = LMConfig(
     layers=2, width=48, heads=6, kv_heads=2, head_width=8, hidden=96, vocabulary=300, rope_base=10_000
@@ -49,7 +49,7 @@ def model(kernel: SplitKernel = "float64") -> ExactLM:
     return ExactLM(tensors(), CONFIG, kernel)
 
 
-def tokens(folder: Path) -> Tokens:
+def tokens(folder: Path) -> LMTokenizer:
     """A vocabulary of bytes; the newline has its usual id."""
     letters = sorted(byte_alphabet(), key=lambda c: byte_alphabet()[c])
     newline = next(c for c, b in byte_alphabet().items() if b == 10)
@@ -61,7 +61,7 @@ def tokens(folder: Path) -> Tokens:
     tokenizer.decoder = decoders.ByteLevel()
     path = folder / "tokenizer.json"
     tokenizer.save(str(path))
-    return Tokens(path)
+    return LMTokenizer(path)
 
 
 def coder(folder: Path, kernel: SplitKernel = "float64") -> LMCoder:

@@ -16,7 +16,7 @@ from pictures import synthetic
 from PIL import Image
 from safetensors.torch import save_file
 
-from picogram.diffusion.rrdb import Trunk
+from picogram.diffusion.rrdb import RRDBTrunk
 from picogram.models import DEFAULT_LATENT, latent_weights
 from training.diffusion.train import parser
 from training.photos import unpack
@@ -57,7 +57,7 @@ def photographs(root: Path) -> Path:
             add(tar, row["file"], png(synthetic(i, 64, 64)))
         add(tar, "captions.jsonl", "\n".join(json.dumps(r) for r in rows).encode())
     torch.manual_seed(3)
-    save_file(Trunk(8, 4, 2).state_dict(), root / "trunk.safetensors")
+    save_file(RRDBTrunk(8, 4, 2).state_dict(), root / "trunk.safetensors")
     return root
 
 

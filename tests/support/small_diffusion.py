@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from picogram.diffusion.denoiser import BasePicture, Item
+from picogram.diffusion.denoiser import BasePicture, Restoration
 from picogram.diffusion.embedded import EmbeddedDenoiser
 from picogram.diffusion.model import DiffusionConfig, DiffusionNet
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Stage
-from picogram.diffusion.text import Words, WordTable
+from picogram.diffusion.text import WordTable, WordVectors
 
 WORD_WIDTH = 12
 SMALL = DiffusionConfig(
@@ -59,7 +59,7 @@ def small_table() -> WordTable:
 def small_denoiser(net: DiffusionNet, table: WordTable) -> EmbeddedDenoiser:
     """In float32, with a token for each character."""
 
-    def words(prompts: Sequence[str]) -> Words:
+    def words(prompts: Sequence[str]) -> WordVectors:
         return table([[ord(c) % 50 for c in prompt] for prompt in prompts])
 
     return EmbeddedDenoiser(net, words=words, dtype=torch.float32)
@@ -73,7 +73,7 @@ def base(number: int = 0, height: int = 64, width: int = 96) -> BasePicture:
 
 def drawn(denoiser: EmbeddedDenoiser, *stages: Stage, of: BasePicture | None = None) -> Tensor:
     """One picture after some stages."""
-    (found,) = restore(denoiser, [Item(of or base(), stages)])
+    (found,) = restore(denoiser, [Restoration(of or base(), stages)])
     assert isinstance(found, Tensor)
     return found
 

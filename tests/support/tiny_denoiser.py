@@ -13,7 +13,7 @@ from torch import Tensor
 from picogram.diffusion.denoiser import Batch
 from picogram.diffusion.embedded import EmbeddedDenoiser, EmbeddedProcess
 from picogram.diffusion.model import DiffusionConfig, DiffusionNet
-from picogram.diffusion.text import Encoded
+from picogram.diffusion.text import EncodedText
 
 CONFIG = DiffusionConfig(
     width=8,
@@ -42,7 +42,7 @@ class TinyDenoiser(EmbeddedDenoiser):
         self.pause = 0.0
         self.steps = 0
 
-    def read(self, prompts: Sequence[str]) -> Encoded:
+    def read(self, prompts: Sequence[str]) -> EncodedText:
         self.prompts += prompts
         return super().read(prompts)
 

@@ -22,7 +22,7 @@ from picogram.text.lm.coder import MAX_TOKENS, LMCoder
 from picogram.text.lm.distribution import cumulative, symbol, token_at
 from picogram.text.lm.model import Cache, rms_norm
 from picogram.text.lm.tables import exp_table, rotary_tables, sigmoid_table
-from picogram.text.rangecoder import RangeDecoder, RangeEncoder
+from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
 
 KERNELS = ("int8", "float32", "float64")
 
@@ -301,7 +301,7 @@ def test_unknown_coders_are_refused(text_coder: TextCoder) -> None:
 
 def test_reading_stops_when_asked(lm_coder: LMCoder) -> None:
     [[candidate]] = lm_coder.candidates(["A long enough text"], [("plain",)])
-    encoder = RangeEncoder()
+    encoder = WideRangeEncoder()
     for part in candidate.symbols:
         encoder.encode(*part)
     asked = []
@@ -310,5 +310,5 @@ def test_reading_stops_when_asked(lm_coder: LMCoder) -> None:
         asked.append(1)
         return len(asked) > 3
 
-    lm_coder.read([RangeDecoder(encoder.finish())], stop)
+    lm_coder.read([WideRangeDecoder(encoder.finish())], stop)
     assert len(asked) == 4

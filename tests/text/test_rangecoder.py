@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picogram.errors import CorruptBitstream
-from picogram.text.rangecoder import MAX_TOTAL, RangeDecoder, RangeEncoder
+from picogram.text.rangecoder import MAX_TOTAL, WideRangeDecoder, WideRangeEncoder
 
 Part = tuple[int, int, int]
 
@@ -28,14 +28,14 @@ def parts(draw: st.DrawFn) -> Part:
 
 
 def encode(sequence: list[Part]) -> bytes:
-    encoder = RangeEncoder()
+    encoder = WideRangeEncoder()
     for part in sequence:
         encoder.encode(*part)
     return encoder.finish()
 
 
 def assert_decodes(data: bytes, sequence: list[Part]) -> None:
-    decoder = RangeDecoder(data)
+    decoder = WideRangeDecoder(data)
     for low, frequency, total in sequence:
         assert low <= decoder.target(total) < low + frequency
         decoder.advance(low, frequency, total)
@@ -96,7 +96,7 @@ def test_nothing_and_certainty_take_no_bytes() -> None:
 
 
 def test_finish_may_be_called_midway() -> None:
-    encoder = RangeEncoder()
+    encoder = WideRangeEncoder()
     encoder.encode(3, 2, 10)
     early = encoder.finish()
     encoder.encode(1, 1, 1000)
@@ -109,17 +109,17 @@ def test_finish_may_be_called_midway() -> None:
 )
 def test_impossible_parts_are_refused(part: Part) -> None:
     with pytest.raises(ValueError, match="not a part"):
-        RangeEncoder().encode(*part)
+        WideRangeEncoder().encode(*part)
     with pytest.raises(ValueError, match="not a part"):
-        RangeDecoder(b"abc").advance(*part)
+        WideRangeDecoder(b"abc").advance(*part)
 
 
 @pytest.mark.parametrize("total", [0, -5, MAX_TOTAL + 1])
 def test_impossible_totals_are_refused(total: int) -> None:
     with pytest.raises(ValueError, match="not a part"):
-        RangeDecoder(b"abc").target(total)
+        WideRangeDecoder(b"abc").target(total)
 
 
 def test_a_value_that_no_symbol_owns_is_corrupt() -> None:
     with pytest.raises(CorruptBitstream):
-        RangeDecoder(b"\xff" * 12).target(3 * 2**50 + 1)
+        WideRangeDecoder(b"\xff" * 12).target(3 * 2**50 + 1)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from picogram.errors import CorruptBitstream, ModelDamaged, UsageError
 from picogram.text import raw, static
-from picogram.text.rangecoder import RangeDecoder, RangeEncoder
+from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
 from picogram.text.raw import MAX_TEXT_BYTES
 from training.words import train_static
 from training.words.train_static import Recipe
@@ -50,7 +50,7 @@ DESCRIPTION = (
 
 
 def coded(coder: ModuleType, text: str) -> bytes:
-    encoder = RangeEncoder()
+    encoder = WideRangeEncoder()
     coder.write(encoder, text)
     return encoder.finish()
 
@@ -63,22 +63,22 @@ def _loaded() -> None:
 @pytest.mark.parametrize("coder", CODERS)
 @pytest.mark.parametrize("text", AWKWARD)
 def test_awkward_texts_round_trip(coder: ModuleType, text: str) -> None:
-    assert coder.read(RangeDecoder(coded(coder, text))) == text
+    assert coder.read(WideRangeDecoder(coded(coder, text))) == text
 
 
 @settings(deadline=None)
 @given(st.sampled_from(CODERS), st.text())
 def test_any_text_round_trips(coder: ModuleType, text: str) -> None:
-    assert coder.read(RangeDecoder(coded(coder, text))) == text
+    assert coder.read(WideRangeDecoder(coded(coder, text))) == text
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(CODERS), st.text(max_size=30)), max_size=5))
 def test_texts_follow_one_another_in_a_stream(parts: list[tuple[ModuleType, str]]) -> None:
-    encoder = RangeEncoder()
+    encoder = WideRangeEncoder()
     for coder, text in parts:
         coder.write(encoder, text)
-    decoder = RangeDecoder(encoder.finish())
+    decoder = WideRangeDecoder(encoder.finish())
     assert [coder.read(decoder) for coder, _ in parts] == [text for _, text in parts]
 
 
@@ -86,7 +86,7 @@ def test_texts_follow_one_another_in_a_stream(parts: list[tuple[ModuleType, str]
 @given(st.sampled_from(CODERS), st.one_of(st.binary(max_size=100), st.just(b"\xff" * 99)))
 def test_any_bytes_give_a_text_or_a_named_error(coder: ModuleType, data: bytes) -> None:
     with suppress(CorruptBitstream):
-        assert isinstance(coder.read(RangeDecoder(data)), str)
+        assert isinstance(coder.read(WideRangeDecoder(data)), str)
 
 
 def test_captions_are_cheap() -> None:
@@ -119,7 +119,7 @@ def test_long_texts_are_quick() -> None:
     texts = [(DESCRIPTION * 40)[:10_000], "".join(chr(0x4E00 + 37 * i % 5000) for i in range(2_000))]
     for text in texts:
         start = time.process_time()
-        assert static.read(RangeDecoder(coded(static, text))) == text
+        assert static.read(WideRangeDecoder(coded(static, text))) == text
         assert time.process_time() - start < 4  # both ways; a quarter of a second on a quiet machine
 
 
@@ -127,7 +127,7 @@ def test_long_texts_are_quick() -> None:
 def test_the_longest_text_round_trips_and_a_longer_one_is_refused(coder: ModuleType) -> None:
     longest = "The dog. " * (MAX_TEXT_BYTES // 9)
     longest += "." * (MAX_TEXT_BYTES - len(longest))
-    assert coder.read(RangeDecoder(coded(coder, longest))) == longest
+    assert coder.read(WideRangeDecoder(coded(coder, longest))) == longest
     with pytest.raises(UsageError, match="65537 bytes"):
         coded(coder, longest + "!")
 
@@ -139,19 +139,19 @@ def test_half_a_surrogate_pair_is_refused(coder: ModuleType) -> None:
 
 
 def test_a_length_over_the_limit_is_refused_before_any_byte_is_read() -> None:
-    encoder = RangeEncoder()
+    encoder = WideRangeEncoder()
     encoder.encode(255, 1, 256)  # 17 bits
     encoder.encode(1, 1, 1 << 16)
     with pytest.raises(CorruptBitstream, match="65537 bytes"):
-        raw.read(RangeDecoder(encoder.finish()))
+        raw.read(WideRangeDecoder(encoder.finish()))
 
 
 def test_tokens_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, encoder = static.static_model(), RangeEncoder()
+    model, encoder = static.static_model(), WideRangeEncoder()
     monkeypatch.setattr(static, "text_bytes", str.encode)  # no limit on the way in
     static.write_with(model, encoder, "the " * (MAX_TEXT_BYTES // 4 + 1))
     with pytest.raises(CorruptBitstream, match="limit of 65536"):
-        static.read(RangeDecoder(encoder.finish()))
+        static.read(WideRangeDecoder(encoder.finish()))
 
 
 @pytest.mark.parametrize("coder", CODERS)
@@ -159,7 +159,7 @@ def test_bytes_that_are_no_utf8_are_refused(coder: ModuleType, monkeypatch: pyte
     monkeypatch.setattr(coder, "text_bytes", lambda text: text.encode("latin-1"))
     data = coded(coder, "\xff\xfe")
     with pytest.raises(CorruptBitstream, match="UTF-8"):
-        coder.read(RangeDecoder(data))
+        coder.read(WideRangeDecoder(data))
 
 
 def test_bytes_stay_the_same_for_ever() -> None:

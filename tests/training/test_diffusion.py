@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from picogram.bench.kid import kid, patches
 from picogram.diffusion.model import DiffusionNet
-from picogram.diffusion.rrdb import Trunk
+from picogram.diffusion.rrdb import RRDBTrunk
 from picogram.latent.codec import PhotoCodec, load_codec, unpack_floats
 from picogram.latent.coding import walk_values
 from picogram.models import DEFAULT_LATENT, latent_weights
@@ -98,7 +98,7 @@ def test_the_frozen_codec_gives_what_decoders_have(folder: Path) -> None:
     assert torch.allclose(base * 255, (base * 255).round(), atol=1e-3)
 
 
-def published(trunk: Trunk) -> bytes:
+def published(trunk: RRDBTrunk) -> bytes:
     """As ncnn writes it."""
     parts = []
     for conv in pretrained.convolutions(trunk):
@@ -111,12 +111,12 @@ def published(trunk: Trunk) -> bytes:
 
 def test_published_weights_are_read_and_fewer_blocks_kept(tmp_path: Path) -> None:
     torch.manual_seed(2)
-    trunk, path = Trunk(6, 3, 5), tmp_path / "net.bin"
+    trunk, path = RRDBTrunk(6, 3, 5), tmp_path / "net.bin"
     path.write_bytes(published(trunk))
     found = pretrained.load(path, 6, 3, 5)
     for name, value in trunk.state_dict().items():
         assert torch.equal(found.state_dict()[name], value if "bias" in name else value.half().float())
-    fewer = Trunk(6, 3, 3)
+    fewer = RRDBTrunk(6, 3, 3)
     fewer.load_state_dict(pretrained.pruned(found, 3))
     assert pretrained.kept(3, 5) == [0, 2, 4]
     for to, source in enumerate((0, 2, 4)):
@@ -128,7 +128,7 @@ def test_published_weights_are_read_and_fewer_blocks_kept(tmp_path: Path) -> Non
 @pytest.mark.parametrize("damage", [lambda d: d[:-3], lambda d: d + b"\0" * 8, lambda d: b"\1" + d[1:]])
 def test_a_file_of_another_network_is_refused(tmp_path: Path, damage: object) -> None:
     path = tmp_path / "net.bin"
-    path.write_bytes(damage(published(Trunk(6, 3, 1))))  # type: ignore[operator]
+    path.write_bytes(damage(published(RRDBTrunk(6, 3, 1))))  # type: ignore[operator]
     with pytest.raises(ValueError, match=r"net\.bin"):
         pretrained.load(path, 6, 3, 1)
 
@@ -154,9 +154,9 @@ def test_every_tensor_of_the_network_is_on_its_device() -> None:
 
 
 def lent_words() -> object:
-    from picogram.diffusion.text import Words
+    from picogram.diffusion.text import WordVectors
 
-    return Words(torch.zeros(1, 2, 576), torch.ones(1, 2, dtype=torch.bool))
+    return WordVectors(torch.zeros(1, 2, 576), torch.ones(1, 2, dtype=torch.bool))
 
 
 def test_moments_pull_predictions_towards_the_originals() -> None:

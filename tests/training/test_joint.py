@@ -191,7 +191,7 @@ def test_a_folder_of_other_captions_is_refused(
 ) -> None:
     index = json.loads((folder / "index.json").read_text())
     (tmp_path / "index.json").write_text(json.dumps(index | {"layers": 9}))
-    monkeypatch.setattr(data, "load_tokens", lambda: byte_lm.tokens(tmp_path))
+    monkeypatch.setattr(data, "load_tokenizer", lambda: byte_lm.tokens(tmp_path))
     monkeypatch.setattr("sys.argv", ["data", str(tar), "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match="another folder"):
         data.main()

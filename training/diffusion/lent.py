@@ -30,7 +30,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from picogram.diffusion.model import DiffusionConfig
-from picogram.diffusion.rrdb import Trunk
+from picogram.diffusion.rrdb import RRDBTrunk
 from training import carrier
 from training.command import Recipe
 from training.diffusion import train as diffusion
@@ -144,7 +144,7 @@ def rehearse(load: Path, work: Path, recipe: Path, steps: int) -> None:
     carrier.settle(load, work)
     random_judges(work / "metrics")
     sizes = DiffusionConfig(**Recipe.read(recipe).model)
-    trunk = Trunk(sizes.width, sizes.growth, sizes.blocks)
+    trunk = RRDBTrunk(sizes.width, sizes.growth, sizes.blocks)
     save_file(trunk.state_dict(), work / "trunk.safetensors")
     print(f"settled in {time.time() - begun:.1f} s", flush=True)
     for more in ((), ("--compile",)):

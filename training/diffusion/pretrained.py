@@ -20,23 +20,23 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from picogram.diffusion.rrdb import Trunk
+from picogram.diffusion.rrdb import RRDBTrunk
 
 HALF_FLAG = 0x01306B47
 WIDTH, GROWTH, BLOCKS = 64, 32, 23
 """Of the published network."""
 
 
-def convolutions(trunk: Trunk) -> list[nn.Conv2d]:
+def convolutions(trunk: RRDBTrunk) -> list[nn.Conv2d]:
     """In the order of the published file."""
     inner = [conv for conv in trunk.blocks.modules() if isinstance(conv, nn.Conv2d)]
     return [trunk.first, *inner, trunk.body, trunk.up1, trunk.up2, trunk.hr, trunk.last]
 
 
-def load(path: Path, width: int = WIDTH, growth: int = GROWTH, blocks: int = BLOCKS) -> Trunk:
+def load(path: Path, width: int = WIDTH, growth: int = GROWTH, blocks: int = BLOCKS) -> RRDBTrunk:
     """The published network. ValueError for a file that is not one."""
     data, at = path.read_bytes(), 0
-    trunk = Trunk(width, growth, blocks)
+    trunk = RRDBTrunk(width, growth, blocks)
     with torch.no_grad():
         for conv in convolutions(trunk):
             size, outs = conv.weight.numel(), conv.weight.shape[0]
@@ -58,7 +58,7 @@ def kept(blocks: int, of: int = BLOCKS) -> list[int]:
     return [round(i) for i in np.linspace(0, of - 1, blocks)]
 
 
-def pruned(trunk: Trunk, blocks: int) -> dict[str, Tensor]:
+def pruned(trunk: RRDBTrunk, blocks: int) -> dict[str, Tensor]:
     """The state of a trunk of only so many blocks."""
     state = trunk.state_dict()
     found = {name: value for name, value in state.items() if not name.startswith("blocks.")}

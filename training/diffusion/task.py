@@ -16,7 +16,7 @@ from picogram.diffusion.bridge import NOISE, mix
 from picogram.diffusion.colour import fix_colour
 from picogram.diffusion.model import DiffusionNet
 from picogram.diffusion.rrdb import DenseBlock
-from picogram.diffusion.text import Encoded, WordTable
+from picogram.diffusion.text import EncodedText, WordTable
 from picogram.processor import has_fast_bfloat16
 from picogram.semantics.features import FeatureNet
 from training.diffusion.losses import Adversary, Distances, Judged, LossWeights, Moments
@@ -128,7 +128,7 @@ class DiffusionTask(Task):
         count = round(self.settings.later * len(base))
         if count:
             some = slice(0, count)
-            mask = Encoded(text.tokens[some], text.mask[some])
+            mask = EncodedText(text.tokens[some], text.mask[some])
             with torch.no_grad():
                 early = self.model(x[some], base[some], latent[some], rate[some], time[some], mask)
             time[some] = 0.2 + 0.7 * torch.rand(count, device=self.device)

@@ -32,9 +32,9 @@ from torch import Tensor
 from picogram.models.store import features_file, text_model_file
 from picogram.semantics.features import CHANNELS, FeatureNet, Features
 from picogram.semantics.joint import WINDOWS, JointConfig, by_length, caption_ids, padded
-from picogram.text.lm.load import load_tokens
+from picogram.text.lm.load import load_tokenizer
 from picogram.text.lm.model import LMConfig
-from picogram.text.lm.tokens import Tokens
+from picogram.text.lm.tokens import LMTokenizer
 from training.words.data import captioned
 from training.words.extract_features import pictures
 from training.words.float_lm import FloatLM
@@ -68,7 +68,7 @@ def open_array(path: Path, shape: tuple[int, ...], fresh: bool) -> Array:
     return array
 
 
-def make_index(rows: list[dict[str, Any]], trained: int, tokens: Tokens, layers: int) -> dict[str, Any]:
+def make_index(rows: list[dict[str, Any]], trained: int, tokens: LMTokenizer, layers: int) -> dict[str, Any]:
     """``captions``: N + 1 places of captions; ``states``: M + 1 places of states; ``ids``: of every caption."""
     ids = [caption_ids(tokens, caption) for row in rows for caption in row["captions"]]
     return {
@@ -131,7 +131,7 @@ def main() -> None:
     args = parser.parse_args()
     train, held_out = (rows[: args.limit] for rows in captioned(args.photos))
     args.out.mkdir(parents=True, exist_ok=True)
-    index = make_index(train + held_out, len(train), load_tokens(), args.layers)
+    index = make_index(train + held_out, len(train), load_tokenizer(), args.layers)
     path = args.out / "index.json"
     if path.exists() and json.loads(path.read_text()) != index:
         raise SystemExit(f"{args.out} holds other photos, captions or layers: take another folder")

@@ -33,7 +33,7 @@ FAMILIAR = 60
 
 
 def pack(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A trained ``Seeing`` as ``Captioner`` takes it."""
+    """A trained ``Seeing`` as ``EmbeddedCaptioner`` takes it."""
     out: dict[str, Tensor] = {}
     for name, value in state.items():
         if name.startswith("adapters."):

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from picogram.text.rangecoder import RangeEncoder
+from picogram.text.rangecoder import WideRangeEncoder
 from picogram.text.static import MODEL_FILE, SHARES, StaticModel, count, segment, write_with
 
 DENSE = Path(__file__).with_name("dense.jsonl")
@@ -299,7 +299,7 @@ def mean_bits(model: StaticModel, texts: list[str]) -> tuple[float, float]:
     """Bits for each character and for each text, whole bytes, end included."""
     bits = 0
     for text in texts:
-        encoder = RangeEncoder()
+        encoder = WideRangeEncoder()
         write_with(model, encoder, text)
         bits += 8 * len(encoder.finish())
     return bits / sum(map(len, texts)), bits / len(texts)

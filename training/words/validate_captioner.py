@@ -21,8 +21,8 @@ from PIL import Image
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 
-from picogram.semantics.captioner import Captioner, load_captioner
-from picogram.text.lm.generate import Search
+from picogram.semantics.captioner import EmbeddedCaptioner, load_captioner
+from picogram.text.lm.generate import BeamSearch
 from training.words.data import captioned
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     shipped = load_captioner()
-    shipped.search = Search(beams=args.beams, penalty=args.penalty)
+    shipped.search = BeamSearch(beams=args.beams, penalty=args.penalty)
     shipped.insist = not args.no_insist
     rows = captioned(args.data)[1][: args.photos]
     captions = write(shipped, args.data, [row["file"] for row in rows])
@@ -65,7 +65,7 @@ def main() -> None:
         args.out.write_text(json.dumps(result))
 
 
-def write(captioner: Captioner, tar: Path, files: list[str]) -> list[str]:
+def write(captioner: EmbeddedCaptioner, tar: Path, files: list[str]) -> list[str]:
     captions: list[str] = []
     with tarfile.open(tar) as archive:
         for start in range(0, len(files), 8):

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Coding inside the engine: a logits processor that turns each row of logits into symbols of a range coder.
 
-    logits of one request ── integer counts ──┬── Writing: the symbol of the token that must come next
-                                              └── Reading: the token whose interval the stream points into
+    logits of one request ── integer counts ──┬── WritingScript: the symbol of the token that must come next
+                                              └── ReadingScript: the token whose interval the stream points into
     the chosen token ── forced upon vLLM's greedy sampler
 
 The engine runs in this process, so streams are ordinary objects: a request names its *script* in ``extra_args``, and
@@ -25,7 +25,7 @@ from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 from picogram.errors import CorruptBitstream, PicogramError
 from picogram.text.fixed import Symbol
 from picogram.text.lm.distribution import cumulative, symbol, token_at
-from picogram.text.rangecoder import RangeDecoder
+from picogram.text.rangecoder import WideRangeDecoder
 
 Row = npt.NDArray[np.float64]
 """Integer logits ``[vocabulary]`` in units of 1/256 nat."""
@@ -43,7 +43,7 @@ SCRIPTS: dict[str, Script] = {}
 """Scripts of the requests under way in this process."""
 
 
-class Writing:
+class WritingScript:
     """Makes the engine say ``ids``, the last of which ends the text, and notes their symbols."""
 
     def __init__(self, ids: Sequence[int]) -> None:
@@ -61,10 +61,10 @@ class Writing:
         return tuple(self._symbols[i] for i in range(len(self.ids)))
 
 
-class Reading:
+class ReadingScript:
     """Follows a stream until ``end``; more than ``limit`` tokens before it are an error. Call ``finish`` afterwards."""
 
-    def __init__(self, decoder: RangeDecoder, end: int, limit: int) -> None:
+    def __init__(self, decoder: WideRangeDecoder, end: int, limit: int) -> None:
         self.ids: list[int] = []
         self.error: PicogramError | None = None
         self._decoder, self._end, self._limit = decoder, end, limit

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from picogram.text.lm.coder import MAX_TOKENS, LMCoder
 from picogram.text.lm.model import MAX_POSITIONS, ExactLM, LMConfig
-from picogram.text.lm.tokens import END_OF_TEXT, Tokens
+from picogram.text.lm.tokens import END_OF_TEXT, LMTokenizer
 from picogram_lmm import coding_processor, exact_model
 from picogram_lmm.engine import DEFAULT_ROWS, KV_CACHE_BYTES, Engine, Prompt
 
@@ -29,7 +29,7 @@ class VllmLMCoder(LMCoder):
     def __init__(
         self,
         weights: Path,
-        tokens: Tokens,
+        tokens: LMTokenizer,
         prompts: Mapping[str, Tensor],
         config: LMConfig | None = None,
         rows: int = DEFAULT_ROWS,
@@ -62,7 +62,7 @@ class VllmLMCoder(LMCoder):
         return {"prompt_token_ids": [*range(first, first + count), END_OF_TEXT]}
 
     def read_rows(self, readings: list[Any], stop: Callable[[], bool]) -> None:
-        scripts = [coding_processor.Reading(r.decoder, r.mode.end, MAX_TOKENS) for r in readings]
+        scripts = [coding_processor.ReadingScript(r.decoder, r.mode.end, MAX_TOKENS) for r in readings]
         prompts = [self.prompt(r.mode.kind) for r in readings]
         ends, limits = [r.mode.end for r in readings], [MAX_TOKENS + 1] * len(readings)
         self.engine.run(prompts, scripts, ends, limits, stop)

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from picogram.errors import CorruptBitstream, ModelError, PicogramError, UnknownModel
 from picogram.text import raw
 from picogram.text.fixed import fixed_symbol, read_fixed
-from picogram.text.rangecoder import RangeDecoder, RangeEncoder
-from picogram_lmm.coding_processor import Reading, RoundingProcessor, Row, Writing
+from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
+from picogram_lmm.coding_processor import ReadingScript, RoundingProcessor, Row, WritingScript
 from picogram_lmm.engine import DEFAULT_ROWS, Engine
 
 _FINGERPRINT_TOTAL = 1 << 16
@@ -65,11 +65,11 @@ class VllmFloatCoder:
         digest = hashlib.sha256("\n".join(map(str, facts)).encode()).digest()
         self.fingerprint = int.from_bytes(digest[:2], "big")
 
-    def write(self, encoders: Sequence[RangeEncoder], texts: Sequence[str]) -> None:
+    def write(self, encoders: Sequence[WideRangeEncoder], texts: Sequence[str]) -> None:
         """Append each text to its stream. One that does not survive the model's tokens is written raw."""
         for encoder in encoders:
             encoder.encode(self.fingerprint, 1, _FINGERPRINT_TOTAL)
-        jobs: list[tuple[RangeEncoder, int, Writing]] = []
+        jobs: list[tuple[WideRangeEncoder, int, WritingScript]] = []
         for encoder, text in zip(encoders, texts, strict=True):
             ids = self._tokens(text)
             ending = self._ending(ids)
@@ -77,17 +77,17 @@ class VllmFloatCoder:
             if ids is None or ending == _RAW:
                 raw.write(encoder, text)
             else:
-                jobs.append((encoder, self._end(ending), Writing([*ids, self._end(ending)])))
+                jobs.append((encoder, self._end(ending), WritingScript([*ids, self._end(ending)])))
         scripts = [script for _, _, script in jobs]
         self._run(scripts, [end for _, end, _ in jobs], [len(s.ids) for s in scripts])
         for encoder, _, script in jobs:
             for symbol in script.symbols:
                 encoder.encode(*symbol)
 
-    def read(self, decoders: Sequence[RangeDecoder]) -> list[str | PicogramError]:
+    def read(self, decoders: Sequence[WideRangeDecoder]) -> list[str | PicogramError]:
         """The text of each stream; UnknownModel for one that another engine wrote, CorruptBitstream for nonsense."""
         found: list[str | PicogramError | None] = []
-        jobs: list[tuple[int, int, Reading]] = []
+        jobs: list[tuple[int, int, ReadingScript]] = []
         for index, decoder in enumerate(decoders):
             try:
                 self._check_fingerprint(decoder)
@@ -95,7 +95,7 @@ class VllmFloatCoder:
                 found.append(raw.read(decoder) if ending == _RAW else None)
                 if ending != _RAW:
                     end = self._end(ending)
-                    jobs.append((index, end, Reading(decoder, end, self._limit)))
+                    jobs.append((index, end, ReadingScript(decoder, end, self._limit)))
             except PicogramError as error:
                 found.append(error)
         scripts = [script for _, _, script in jobs]
@@ -144,13 +144,15 @@ class VllmFloatCoder:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text[1:] if text.startswith(" ") else CorruptBitstream("the coded words are not a text")
 
-    def _check_fingerprint(self, decoder: RangeDecoder) -> None:
+    def _check_fingerprint(self, decoder: WideRangeDecoder) -> None:
         found = decoder.target(_FINGERPRINT_TOTAL)
         decoder.advance(found, 1, _FINGERPRINT_TOTAL)
         if found != self.fingerprint:
             raise UnknownModel(f"the words need vLLM engine {found:04x}; this one is {self.fingerprint:04x}")
 
-    def _run(self, scripts: Sequence[Writing | Reading], ends: list[int], limits: list[int]) -> None:
+    def _run(
+        self, scripts: Sequence[WritingScript | ReadingScript], ends: list[int], limits: list[int]
+    ) -> None:
         prompts = [{"prompt_token_ids": self._prompt}] * len(scripts)
         self.engine.run(prompts, scripts, ends, limits)
 

@@ -9,7 +9,7 @@ from typing import Any
 from picogram.models.store import text_model_file
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
-from picogram.text.lm.load import load_prompts, load_tokens
+from picogram.text.lm.load import load_prompts, load_tokenizer
 from picogram_lmm.captioner import VllmCaptioner
 from picogram_lmm.engine import DEFAULT_ROWS
 from picogram_lmm.exact_coder import VllmLMCoder
@@ -21,5 +21,5 @@ def vllm_words(captioner: str | None = None, rows: int = DEFAULT_ROWS, **options
     Without a ``captioner`` the library's own describes. ``options`` go to ``VllmCaptioner``. Raises ModelMissing or
     ModelDamaged, with the command that helps, if the text model is not here, and ModelError if vLLM cannot load one.
     """
-    lm = VllmLMCoder(text_model_file(), load_tokens(), load_prompts(), rows=rows)
+    lm = VllmLMCoder(text_model_file(), load_tokenizer(), load_prompts(), rows=rows)
     return Words(TextCoder(lm=lm), VllmCaptioner(captioner, **options) if captioner else None)

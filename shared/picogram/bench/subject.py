@@ -17,7 +17,7 @@ from torch import Tensor
 from picogram import api
 from picogram.bench.compare import Measured
 from picogram.bitstream import Picogram, parse
-from picogram.diffusion.denoiser import BasePicture, Denoiser, Item
+from picogram.diffusion.denoiser import BasePicture, Denoiser, Restoration
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Stage
 from picogram.pipeline.draw import base_picture, finished, plan
@@ -80,7 +80,7 @@ class Subject:
         digest = _digest(file, stages)
         key = digest, tuple(stage.seed for stage in stages)
         if key not in self._drawn:
-            (pixels,) = restore(self._denoiser, [Item(base, stages)])
+            (pixels,) = restore(self._denoiser, [Restoration(base, stages)])
             assert isinstance(pixels, Tensor)  # noqa: S101 - nobody watches who could give it up
             self._drawn[key] = Drawn(self._measure(finished(pixels, file)), digest)
         return self._drawn[key]

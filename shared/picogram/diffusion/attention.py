@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from picogram.diffusion.denoiser import Guide
+from picogram.diffusion.denoiser import AttentionGuide
 
 _SMALL: Final = 1e-6
 
 
-def bias(mask: Tensor, words: Tensor, strength: float) -> Guide:
+def bias(mask: Tensor, words: Tensor, strength: float) -> AttentionGuide:
     """Logits of ``words [B, T]`` get ``strength`` more where ``mask [B, 1, H, W]`` is 1, less where it is 0."""
 
     def guide(logits: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Energy:
 
 def descend(
     x: Tensor,
-    predict: Callable[[Tensor, Guide], Tensor],
+    predict: Callable[[Tensor, AttentionGuide], Tensor],
     energy: Callable[[], Energy],
     deviation: float,
     *,

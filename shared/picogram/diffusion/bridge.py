@@ -53,7 +53,7 @@ def draw_noise(seeds: Sequence[int], height: int, width: int) -> Tensor:
 
 
 def mix(base: Tensor, noise: Tensor, clean: Tensor, time: Tensor) -> Tensor:
-    """``x_t`` for ``time [B]``."""
+    """``x_t [B, 3, H, W]`` at ``time [B]`` 0..1, of pictures ``base`` and ``clean`` and unit ``noise`` of that shape."""
     t = time[:, None, None, None]
     return (1 - t) * (base + NOISE * noise) + t * clean
 

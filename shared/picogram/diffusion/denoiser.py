@@ -3,7 +3,7 @@
 """What the sampler asks of a network: the embedded one and those of the hub look the same to it.
 
     Denoiser ── read(prompts) ──> Texts
-             └─ begin(batch) ──> Process ── start, then for each step: predict, step ── finish ──> pictures
+             └─ begin(batch) ──> StageProcess ── start, then for each step: predict, step ── finish ──> pictures
 
 A process works on ``x``: pictures, or latents of which ``cell`` pixels a side make one position. Steps are counted from
 0; index ``count`` is the end, where nothing is noisy any more.
@@ -18,9 +18,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from picogram.diffusion.stages import Stage
+from picogram.diffusion.stages import AttentionMode, Stage
 
-Guide = Callable[[Tensor], Tensor]
+AttentionGuide = Callable[[Tensor], Tensor]
 """Sees or changes cross-attention logits ``[B, heads, h, w, T]`` before the softmax, layer by layer. Tokens that are no
 tokens have minus infinity."""
 
@@ -51,8 +51,8 @@ class BasePicture:
 
 
 @dataclass(frozen=True)
-class Item:
-    """A base picture and what to do with it."""
+class Restoration:
+    """One picture to be restored: what it starts from, and the stages in order; none leave it as it is."""
 
     base: BasePicture
     stages: Sequence[Stage]
@@ -77,8 +77,8 @@ class Texts(Protocol):
         """``[B, T] bool``: the tokens that stand for words of the prompt, not for its start, end or padding."""
 
 
-class Process(Protocol):
-    """One stage of one batch."""
+class StageProcess(Protocol):
+    """One stage of one batch: its noise, its times and where it is between them. Good for one run."""
 
     count: int
     """Steps."""
@@ -93,7 +93,7 @@ class Process(Protocol):
         """Of the noise in ``x`` at that step, relative to the picture in it."""
 
     def predict(
-        self, x: Tensor, index: int, texts: Texts, window: Window, guide: Guide | None = None
+        self, x: Tensor, index: int, texts: Texts, window: Window, guide: AttentionGuide | None = None
     ) -> Tensor:
         """The network's output for ``window`` of the pictures, of which ``x`` is cut out already."""
 
@@ -119,6 +119,8 @@ class Denoiser(Protocol):
     """Pixels of the pictures that share a pass, at most; a larger picture has passes of its own."""
     kind: str
     """Which of a profile's tables of stages suits it: ``embedded``, ``one-step`` or ``many-step``."""
+    attention: AttentionMode
+    """How attention guidance acts where a stage does not say."""
 
     @property
     def device(self) -> torch.device:
@@ -127,5 +129,5 @@ class Denoiser(Protocol):
     def read(self, prompts: Sequence[str]) -> Texts:
         """Encode prompts, any text of any length."""
 
-    def begin(self, batch: Batch) -> Process:
+    def begin(self, batch: Batch) -> StageProcess:
         """A fresh process; draws noise from a CPU generator for each picture, seeded by its stage."""

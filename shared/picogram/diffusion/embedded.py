@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from picogram.diffusion.bridge import NOISE, Condition, draw_noise, euler, mix, times
-from picogram.diffusion.denoiser import Batch, Guide, Texts, Window
+from picogram.diffusion.denoiser import AttentionGuide, Batch, Texts, Window
 from picogram.diffusion.model import ALIGN, DiffusionNet
-from picogram.diffusion.text import Encoded, Words, WordTable, no_words
+from picogram.diffusion.stages import AttentionMode
+from picogram.diffusion.text import EncodedText, WordTable, WordVectors, no_words
 from picogram.errors import ModelError
 from picogram.latent.codec import unpack_floats
 from picogram.latent.transforms import STRIDE
@@ -41,12 +42,12 @@ def _table() -> WordTable:
         return WordTable({name: tensors.get_tensor(name) for name in _TABLE})
 
 
-def look_up(prompts: Sequence[str]) -> Words | None:
+def look_up(prompts: Sequence[str]) -> WordVectors | None:
     """Prompts as the embedded language model splits them; None without it."""
-    from picogram.text.lm.load import load_tokens
+    from picogram.text.lm.load import load_tokenizer
 
     try:
-        tokens = load_tokens()
+        tokens = load_tokenizer()
         return _table()([tokens.split(prompt) for prompt in prompts])
     except (ModelError, ModuleNotFoundError):
         return None
@@ -57,13 +58,16 @@ class EmbeddedDenoiser:
 
     cell, align, tile, kind = 1, ALIGN, TILE, "embedded"
     reach: int | None = REACH
+    attention: AttentionMode = (
+        "bias"  # gradients find nothing to move: its attention reads the latent, not ``x``
+    )
     batch_pixels = 1  # each picture alone: the same bytes in any company; a processor gains nothing by more
 
     def __init__(
         self,
         net: DiffusionNet,
         model: int = 0,
-        words: Callable[[Sequence[str]], Words | None] = look_up,
+        words: Callable[[Sequence[str]], WordVectors | None] = look_up,
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -77,7 +81,7 @@ class EmbeddedDenoiser:
         """Where the network and ``x`` live."""
         return self.placement.device
 
-    def read(self, prompts: Sequence[str]) -> Encoded:
+    def read(self, prompts: Sequence[str]) -> EncodedText:
         """Prompts of any length; the net takes the first tokens of each. Control characters are text like any other."""
         words = self._words(prompts) if any(prompts) else None
         words = words or no_words(len(prompts), self.net.config.word_width)
@@ -89,7 +93,7 @@ class EmbeddedDenoiser:
 
 
 class EmbeddedProcess:
-    """A ``Process``: from ``start`` of the noise level, times run to 1."""
+    """A ``StageProcess``: from ``start`` of the noise level, times run to 1."""
 
     def __init__(self, denoiser: EmbeddedDenoiser, batch: Batch) -> None:
         stages = batch.stages
@@ -116,10 +120,10 @@ class EmbeddedProcess:
         return NOISE * (1 - self._times[index])
 
     def predict(
-        self, x: Tensor, index: int, texts: Texts, window: Window, guide: Guide | None = None
+        self, x: Tensor, index: int, texts: Texts, window: Window, guide: AttentionGuide | None = None
     ) -> Tensor:
         """The clean pictures."""
-        assert isinstance(texts, Encoded)  # noqa: S101 - what ``read`` gave
+        assert isinstance(texts, EncodedText)  # noqa: S101 - what ``read`` gave
         c, net = self._condition, self._denoiser.net
         part = Window(*(v // STRIDE for v in (window.top, window.left, window.height, window.width)))
         now = torch.full((len(x),), self._times[index], device=self._device)

@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from picogram.diffusion.denoiser import Guide
-from picogram.diffusion.rrdb import Trunk
-from picogram.diffusion.text import Encoded, TextEncoder, Words
+from picogram.diffusion.denoiser import AttentionGuide
+from picogram.diffusion.rrdb import RRDBTrunk
+from picogram.diffusion.text import EncodedText, TextEncoder, WordVectors
 from picogram.latent.transforms import STRIDE, RateBias, Residual, Synthesis
 
 PATCH = 4
@@ -53,8 +53,11 @@ class DiffusionConfig:
     text_layers: int = 2
 
 
-class CrossAttention(nn.Module):
-    """Positions look at the caption. Logits are explicit, so that a ``Guide`` can see and bend them."""
+class GuidedCrossAttention(nn.Module):
+    """Positions of ``x [B, C, h, w]`` look at the caption; gives ``x`` and what they find, in the same shape.
+
+    Logits are explicit, so that an ``AttentionGuide`` can see and bend them. The last layer starts at zero.
+    """
 
     def __init__(self, width: int, text_width: int, heads: int) -> None:
         super().__init__()
@@ -64,7 +67,7 @@ class CrossAttention(nn.Module):
         self.key, self.value = nn.Linear(text_width, width), nn.Linear(text_width, width)
         self.out = _zeroed(nn.Linear(width, width))
 
-    def forward(self, x: Tensor, text: Encoded, guide: Guide | None = None) -> Tensor:
+    def forward(self, x: Tensor, text: EncodedText, guide: AttentionGuide | None = None) -> Tensor:
         q = self.query(self.norm(x.permute(0, 2, 3, 1))).unflatten(-1, (self.heads, -1))
         k, v = (m(text.tokens).unflatten(-1, (self.heads, -1)) for m in (self.key, self.value))
         logits = torch.einsum("bhwnd,btnd->bnhwt", q, k).float() / math.sqrt(q.shape[-1])
@@ -89,13 +92,15 @@ class Stem(nn.Module):
         self.enter = nn.Conv2d(config.latent_channels, deep, 3, padding=1)
         self.rate = RateBias(deep, config.rate_anchors)
         self.coarse = nn.Sequential(*(Residual(deep) for _ in range(first)))
-        self.read = CrossAttention(deep, config.text_width, config.heads)
+        self.read = GuidedCrossAttention(deep, config.text_width, config.heads)
         self.up8 = nn.Conv2d(deep, 4 * middle, 1)
         self.middle = nn.Sequential(*(Residual(middle) for _ in range(second)))
         self.up4 = nn.Conv2d(middle, 4 * shallow, 1)
         self.fine = nn.Sequential(*(Residual(shallow) for _ in range(third)))
 
-    def forward(self, latent: Tensor, rate: Tensor, text: Encoded, guide: Guide | None) -> Tensor:
+    def forward(
+        self, latent: Tensor, rate: Tensor, text: EncodedText, guide: AttentionGuide | None
+    ) -> Tensor:
         h = self.coarse(self.rate(self.enter(latent / self.spread[:, None, None]), rate))
         h = self.read(h, text, guide)
         h = self.middle(F.pixel_shuffle(self.up8(h), 2))
@@ -104,7 +109,7 @@ class Stem(nn.Module):
 
 
 class DiffusionNet(nn.Module):
-    """The network; see the module's text."""
+    """A base picture, a partly restored one, the latent and a caption to the predicted original: ``forward``."""
 
     def __init__(self, config: DiffusionConfig | None = None) -> None:
         super().__init__()
@@ -117,7 +122,7 @@ class DiffusionNet(nn.Module):
         self.from_stem = _zeroed(nn.Conv2d(c.stem_widths[2], c.width, 3, padding=1))
         self.from_detail = _zeroed(nn.Conv2d(3 * PATCH**2, c.width, 3, padding=1))
         self.from_change = _zeroed(nn.Conv2d(3 * PATCH**2, c.width, 3, padding=1))
-        self.trunk = Trunk(c.width, c.growth, c.blocks)
+        self.trunk = RRDBTrunk(c.width, c.growth, c.blocks)
         self.share = _zeroed(nn.Conv2d(c.width, 1, 3, padding=1))
 
     def start_from_synthesis(self, synthesis: Synthesis) -> None:
@@ -134,9 +139,9 @@ class DiffusionNet(nn.Module):
         for to, source in copies:
             to.load_state_dict(source.state_dict())
 
-    def encode(self, words: Words) -> Encoded:
+    def encode(self, words: WordVectors) -> EncodedText:
         """Captions, once per picture: the steps share the result."""
-        out: Encoded = self.text(words)
+        out: EncodedText = self.text(words)
         return out
 
     def forward(
@@ -146,8 +151,8 @@ class DiffusionNet(nn.Module):
         latent: Tensor,
         rate: Tensor,
         time: Tensor,
-        text: Encoded,
-        guide: Guide | None = None,
+        text: EncodedText,
+        guide: AttentionGuide | None = None,
     ) -> Tensor:
         """The predicted original ``[B, 3, H, W]``, not clamped.
 
@@ -181,7 +186,7 @@ def _waves(value: Tensor) -> Tensor:
     return torch.cat((angles.sin(), angles.cos()), 1)
 
 
-def _mean(text: Encoded) -> Tensor:
+def _mean(text: EncodedText) -> Tensor:
     weight = text.mask[..., None].to(text.tokens)
     return (text.tokens * weight).sum(1) / weight.sum(1)
 

@@ -58,8 +58,8 @@ class Block(nn.Module):
         return x + SCALE * found
 
 
-class Trunk(nn.Module):
-    """The network, ``blocks`` deep; the published one has 23."""
+class RRDBTrunk(nn.Module):
+    """Real-ESRGAN's network, ``blocks`` deep (the published one has 23): ``[B, 3, h, w]`` 0..1 to four times the size."""
 
     def __init__(self, width: int, growth: int, blocks: int) -> None:
         super().__init__()

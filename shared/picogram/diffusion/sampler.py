@@ -12,7 +12,7 @@ A picture that fails or is given up leaves the others alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -21,7 +21,16 @@ from torch import Tensor
 
 from picogram.diffusion.attention import Energy, bias, descend
 from picogram.diffusion.colour import fix_colour
-from picogram.diffusion.denoiser import BasePicture, Batch, Denoiser, Guide, Item, Process, Texts, Window
+from picogram.diffusion.denoiser import (
+    AttentionGuide,
+    BasePicture,
+    Batch,
+    Denoiser,
+    Restoration,
+    StageProcess,
+    Texts,
+    Window,
+)
 from picogram.diffusion.stages import Attention, Stage
 from picogram.diffusion.windows import around, blend, cover
 
@@ -37,7 +46,7 @@ class _Group:
     """Items that share every pass: same size, same shape of stages."""
 
     indices: list[int]
-    items: list[Item]
+    items: list[Restoration]
     bases: list[BasePicture]
     pictures: Tensor
     original: Tensor
@@ -52,7 +61,7 @@ class _Group:
 
 @torch.no_grad()
 def restore(
-    denoiser: Denoiser, items: Sequence[Item], watch: Watch = lambda index, fraction: None
+    denoiser: Denoiser, items: Sequence[Restoration], watch: Watch = lambda index, fraction: None
 ) -> list[Tensor | Exception]:
     """For each item the picture ``[3, H, W]`` 0..1, or what ``watch`` raised for it. Without stages: the base picture."""
     outcomes: list[Tensor | Exception] = [item.base.pixels for item in items]
@@ -72,7 +81,7 @@ def restore(
     return outcomes
 
 
-def _group(denoiser: Denoiser, indices: list[int], items: list[Item]) -> _Group:
+def _group(denoiser: Denoiser, indices: list[int], items: list[Restoration]) -> _Group:
     height, width = items[0].base.pixels.shape[1:]
     down, right = -height % denoiser.align, -width % denoiser.align
     pictures = torch.stack([item.base.pixels for item in items]).to(denoiser.device)
@@ -118,12 +127,13 @@ class _Drawing:
     def __init__(
         self,
         denoiser: Denoiser,
-        process: Process,
+        process: StageProcess,
         stages: Sequence[Stage],
         mask: Tensor | None,
         size: Sequence[int],
     ) -> None:
         self._process, self._stages = process, stages
+        self._mode = denoiser.attention
         cell, align = denoiser.cell, max(1, denoiser.align // denoiser.cell)
         height, width = size[0] // cell, size[1] // cell
         self._windows = cover(height, width, denoiser.tile // cell, align)
@@ -153,15 +163,17 @@ class _Drawing:
         return x
 
     def _attention(self, index: int) -> Attention | None:
-        """The guidance of a step; None where there is none, or no mask for words to act in."""
+        """The guidance of a step, its mode known; None where there is none, or no mask for words to act in."""
         attention = self._stages[0].attention
         if attention is None or self._mask is None:
             return None
-        return attention if index < max(1, round(attention.share * self._process.count)) else None
+        if index >= max(1, round(attention.share * self._process.count)):
+            return None
+        return replace(attention, mode=attention.mode or self._mode)
 
     def _predict(self, x: Tensor, index: int, window: Window, strength: float) -> Tensor:
         """``strength``: of a bias on the words' attention."""
-        guide: Guide | None = None
+        guide: AttentionGuide | None = None
         if strength and self._mask is not None:
             guide = bias(window.of(self._mask), self._texts.words, strength)
         part = window.of(x)

@@ -22,6 +22,9 @@ MAX_GUIDANCE: Final = 20.0
 MAX_SEED: Final = 2**32 - 1
 
 
+AttentionMode = Literal["bias", "gradient"]
+
+
 @dataclass(frozen=True)
 class Attention:
     """Attention guidance: a stage's words act inside its mask (SEDIC's ORAG, as far as it is known).
@@ -29,10 +32,11 @@ class Attention:
     ``bias`` adds ``strength`` to the attention logits of the words inside the mask and takes it away outside.
     ``gradient`` moves the noisy picture down the energy of Chen et al., "Training-free layout control with
     cross-attention guidance" (WACV 2024), with that paper's constants: up to ``iterations`` times before a step, while
-    the energy is above ``threshold``, by ``scale`` times its gradient and the noise's variance.
+    the energy is above ``threshold``, by ``scale`` times its gradient and the noise's variance. None: the denoiser's
+    own mode.
     """
 
-    mode: Literal["bias", "gradient"] = "bias"
+    mode: AttentionMode | None = None
     share: float = 0.5
     """Of a stage's steps, from the first: later ones draw detail, which needs no guidance."""
     strength: float = 2.0

@@ -23,19 +23,19 @@ MAX_WORDS = 96
 
 
 @dataclass(frozen=True)
-class Words:
+class WordVectors:
     """A batch of captions: ``vectors [B, T, width]`` and ``mask [B, T]``, True where there is a token."""
 
     vectors: Tensor
     mask: Tensor
 
-    def to(self, device: torch.device) -> Words:
+    def to(self, device: torch.device) -> WordVectors:
         """The same captions on a device."""
-        return Words(self.vectors.to(device), self.mask.to(device))
+        return WordVectors(self.vectors.to(device), self.mask.to(device))
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedText:
     """What attention reads: ``tokens [B, 1 + T, C]``, ``mask [B, 1 + T]``; index 0 is the learnt token."""
 
     tokens: Tensor
@@ -55,7 +55,7 @@ class WordTable:
         vectors = tensors["embedding"].float() * tensors["embedding.scale"].float().view(-1, 1)
         self.vectors = F.layer_norm(vectors, vectors.shape[1:]).half()
 
-    def __call__(self, captions: Sequence[Sequence[int]]) -> Words:
+    def __call__(self, captions: Sequence[Sequence[int]]) -> WordVectors:
         """Captions as token ids, each cut at MAX_WORDS; empty ones are allowed."""
         cut = [list(ids)[:MAX_WORDS] for ids in captions]
         longest = max((len(ids) for ids in cut), default=0)
@@ -63,19 +63,19 @@ class WordTable:
         lengths = torch.tensor([len(row) for row in cut])
         return self.look_up(ids.view(len(cut), longest), lengths)
 
-    def look_up(self, ids: Tensor, lengths: Tensor) -> Words:
+    def look_up(self, ids: Tensor, lengths: Tensor) -> WordVectors:
         """``ids [B, T]`` right-padded, ``lengths [B]``."""
         mask = torch.arange(ids.shape[1], device=ids.device)[None] < lengths[:, None]
-        return Words(self.vectors[ids].float() * mask[..., None], mask)
+        return WordVectors(self.vectors[ids].float() * mask[..., None], mask)
 
 
-def no_words(batch: int, width: int) -> Words:
-    """Empty captions."""
-    return Words(torch.zeros(batch, 0, width), torch.zeros(batch, 0, dtype=torch.bool))
+def no_words(batch: int, width: int) -> WordVectors:
+    """``batch`` captions of no words: vectors ``[batch, 0, width]``."""
+    return WordVectors(torch.zeros(batch, 0, width), torch.zeros(batch, 0, dtype=torch.bool))
 
 
 class TextEncoder(nn.Module):
-    """``Words`` to ``Encoded``."""
+    """``WordVectors [B, T, word_width]`` to ``EncodedText [B, 1 + T, width]``."""
 
     def __init__(self, word_width: int, width: int, layers: int, heads: int) -> None:
         super().__init__()
@@ -85,14 +85,14 @@ class TextEncoder(nn.Module):
         self.layers = nn.ModuleList(TextLayer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, words: Words) -> Encoded:
+    def forward(self, words: WordVectors) -> EncodedText:
         batch, count = words.mask.shape
         x = self.enter(words.vectors) + _positions(count, self.width, words.vectors.device).to(words.vectors)
         x = torch.cat((self.first.expand(batch, 1, -1).to(x), x), 1)
         mask = torch.cat((words.mask.new_ones(batch, 1), words.mask), 1)
         for layer in self.layers:
             x = layer(x, mask)
-        return Encoded(self.norm(x), mask)
+        return EncodedText(self.norm(x), mask)
 
 
 class TextLayer(nn.Module):

@@ -34,7 +34,7 @@ class _ByIndex:
 
 
 def put_residuals(encoder: RangeEncoder, prior: ExactPrior, residual: Tensor, index: Tensor) -> None:
-    """Append one pass of one image."""
+    """Append one pass of one image: ``residual`` and ``index``, ``[N, size] int64``, under ``prior.tables[index]``."""
     grouped = _ByIndex(index)
     ordered = residual.flatten().numpy()[grouped.order].astype(np.int32)
     for i, begin, end in grouped.groups:

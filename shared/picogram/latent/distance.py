@@ -31,7 +31,7 @@ SHARES: Final = (1.0, 0.5)
 
 
 class Distance:
-    """From one original."""
+    """Distance of decoded pictures from one original, by position of the latent, with gradients."""
 
     def __init__(
         self,

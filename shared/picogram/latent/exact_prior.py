@@ -90,7 +90,7 @@ class ExactPrior:
         shift = self.at_rate("rate_shift", rates).double()[:, None, None]
         return (features + shift).clamp_(min=0).reshape(batch * height * width, -1)
 
-    def passes(self, hyper: Tensor, rates: list[int], height: int, width: int) -> Iterator[Pass]:
+    def passes(self, hyper: Tensor, rates: list[int], height: int, width: int) -> Iterator[CodingPass]:
         """The coding order of the latent; ``reveal`` must be called on each pass before the next is drawn."""
         grid = Grid(len(rates), height, width)
         decoded = grid.zeros(sum(self.config.slices))
@@ -99,7 +99,9 @@ class ExactPrior:
         for number, size in enumerate(self.config.slices):
             for colour in (0, 1):
                 net = f"nets.{2 * number + colour}"
-                yield Pass(self, grid, hyper, decoded, bases[:, start : start + size], net, start, colour)
+                yield CodingPass(
+                    self, grid, hyper, decoded, bases[:, start : start + size], net, start, colour
+                )
             start += size
 
     def rows(self, decoded: Tensor, rates: list[int], height: int, width: int) -> Tensor:
@@ -108,8 +110,12 @@ class ExactPrior:
         return inside.reshape(len(rates), height, width, -1).permute(0, 3, 1, 2) / ONE
 
 
-class Pass:
-    """One colour of one slice."""
+class CodingPass:
+    """One colour of one slice, all of its positions at once.
+
+    ``step``: means and indices for the coder, ``[N, size]``; ``order [N]``: rows of the latent that it is about, of
+    ``B * h * w``; ``start``, ``size``: its channels; ``decoded``: the field so far, in fixed point.
+    """
 
     def __init__(
         self,

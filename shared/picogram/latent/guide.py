@@ -106,7 +106,9 @@ class CrossAttention(nn.Module):
 
 
 class TextAdapter(nn.Module):
-    """See the module; ``offset`` and ``factor`` bring the channels of the language model's states to one size."""
+    """Words shape the features of the analysis, and the features the words; every step is a residual that starts at zero.
+
+    ``offset`` and ``factor`` bring the channels of the language model's states to one size."""
 
     def __init__(self, config: AdapterConfig | None = None) -> None:
         super().__init__()
@@ -124,7 +126,7 @@ class TextAdapter(nn.Module):
     factor: Tensor
 
     def read(self, guide: Guide) -> Tokens:
-        """Captions as the adapter's tokens."""
+        """Captions ``[B, T, W]`` as the adapter's tokens ``[B, 1 + T, D]``, the learned one first."""
         words = self.enter((guide.states - self.offset) * self.factor)
         first = self.nothing.expand(len(words), 1, -1).to(words.dtype)
         return Tokens(torch.cat([first, words], 1), F.pad(guide.mask, (1, 0), value=True))
@@ -141,7 +143,7 @@ class TextAdapter(nn.Module):
         return _as_rows(F.adaptive_avg_pool2d(features, self.config.summary))
 
     def heard(self, tokens: Tokens, summary: Tensor) -> Tokens:
-        """The tokens, knowing the picture."""
+        """The tokens ``[B, 1 + T, D]`` with what they find in ``summary [B, n, C]`` of the picture added."""
         return Tokens(tokens.values + self.listen(tokens.values, summary), tokens.mask)
 
     def at_features(self, features: Tensor, tokens: Tokens) -> Tensor:

@@ -44,7 +44,8 @@ class LatentCodec(nn.Module):
         self.log_gain = nn.Parameter(log_gain[:, None].repeat(1, transforms.latent_channels))
 
     def start_from_klt(self, basis: Tensor, deviations: Tensor) -> None:
-        """See ``transforms.init_from_klt``."""
+        """Start the linear paths from ``basis [C, 3, 16, 16]``, orthonormal, with ``deviations [C]`` of its coefficients
+        over training patches, and the prior from those."""
         init_from_klt(self.analysis, self.synthesis, basis, deviations)
         with torch.no_grad():
             self.prior.index_base.copy_(index_of_scale(self.log_gain.exp() * deviations * 0.5))

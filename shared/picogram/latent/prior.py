@@ -78,7 +78,7 @@ def checkerboard(like: Tensor) -> Tensor:
 
 
 class Prior(nn.Module):
-    """Rate of a latent, differentiable."""
+    """Rate of a latent ``[B, C, h, w]`` in bits, differentiable, and the latent that a decoder finds; see ``forward``."""
 
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()

@@ -166,7 +166,7 @@ class Analysis(nn.Module):
         return self.linear(x), self.fine(self.stem(F.pixel_unshuffle(x, 8)))
 
     def narrow(self, features: Tensor) -> Tensor:
-        """From stride 8 to stride 16."""
+        """Features ``[B, c, 2h, 2w]`` at stride 8 to ``[B, c', h, w]`` at stride 16."""
         out: Tensor = self.down(F.pixel_unshuffle(features, 2))
         return out
 

@@ -81,7 +81,7 @@ class L2Pool(nn.Module):
 
 
 class AlexFeatures(nn.Module):
-    """AlexNet's five ReLU outputs."""
+    """AlexNet's five ReLU outputs of ``[B, 3, H, W]``, as the list of them, fine to coarse."""
 
     def __init__(self, arrays: dict[str, Any]) -> None:
         super().__init__()

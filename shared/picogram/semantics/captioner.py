@@ -30,10 +30,10 @@ from picogram.semantics.description import Description, Region
 from picogram.semantics.features import FeatureNet, Features, load_features, preprocess
 from picogram.semantics.regions import MASK_SIDE, find_regions
 from picogram.text.lm.adapted import adapt
-from picogram.text.lm.generate import Search, beam_search
-from picogram.text.lm.load import load_exact_lm, load_tokens, unpack_prompts
+from picogram.text.lm.generate import BeamSearch, beam_search
+from picogram.text.lm.load import load_exact_lm, load_tokenizer, unpack_prompts
 from picogram.text.lm.model import RESIDUAL_BITS, Cache, ExactLM
-from picogram.text.lm.tokens import Tokens
+from picogram.text.lm.tokens import LMTokenizer
 
 CAPTIONER = 1
 CELLS = 3
@@ -44,19 +44,19 @@ _DANGLING = frozenset(
 )
 
 
-class Captioner:
+class EmbeddedCaptioner:
     """Writes captions of photographs."""
 
     def __init__(
         self,
         model: ExactLM,
-        tokens: Tokens,
+        tokens: LMTokenizer,
         net: FeatureNet,
         tensors: dict[str, Tensor],
         familiar: Collection[str] = (),
     ) -> None:
         """``tensors``: as ``training.words.export_captioner`` writes them; ``familiar``: names frequent in training."""
-        self.tokens, self.net, self.search, self.familiar = tokens, net, Search(), frozenset(familiar)
+        self.tokens, self.net, self.search, self.familiar = tokens, net, BeamSearch(), frozenset(familiar)
         self.insist = True
         self.prompt = unpack_prompts(tensors)["caption"]
         self.vocabulary = tensors["vocabulary"].long()
@@ -171,9 +171,9 @@ def sentence(text: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def load_captioner() -> Captioner:
+def load_captioner() -> EmbeddedCaptioner:
     """The embedded captioner, one per process. ModelMissing or ModelDamaged name the command that helps."""
     manifest = shipped_manifest(f"captioner-{CAPTIONER}")
     tensors = load_file(shipped_weights(manifest))
     net = load_features()
-    return Captioner(load_exact_lm(), load_tokens(), net, tensors, manifest["familiar"])
+    return EmbeddedCaptioner(load_exact_lm(), load_tokenizer(), net, tensors, manifest["familiar"])

@@ -31,9 +31,9 @@ from picogram.errors import ModelDamaged
 from picogram.latent.codec import unpack_floats
 from picogram.models import shipped_manifest, shipped_weights
 from picogram.semantics.features import CHANNELS, SIDE, Features, load_features, preprocess
-from picogram.text.lm.load import load_exact_lm, load_tokens
+from picogram.text.lm.load import load_exact_lm, load_tokenizer
 from picogram.text.lm.model import Cache, ExactLM, rms_norm
-from picogram.text.lm.tokens import END_OF_LINE, END_OF_TEXT, Tokens
+from picogram.text.lm.tokens import END_OF_LINE, END_OF_TEXT, LMTokenizer
 
 JOINT: Final = 1
 """Id of the shipped heads."""
@@ -124,7 +124,7 @@ class JointSpace:
         self,
         net: Callable[[Tensor], Features],
         model: ExactLM,
-        tokens: Tokens,
+        tokens: LMTokenizer,
         heads: JointHeads,
         name: str = f"joint-{JOINT}",
     ) -> None:
@@ -216,7 +216,7 @@ def first_layers(model: ExactLM, count: int) -> ExactLM:
     return shorter
 
 
-def caption_ids(tokens: Tokens, caption: str) -> list[int]:
+def caption_ids(tokens: LMTokenizer, caption: str) -> list[int]:
     """Token ids with a start and an end, at most MAX_WORDS between them."""
     return [END_OF_TEXT, *tokens.split(caption)[:MAX_WORDS], END_OF_LINE]
 
@@ -254,4 +254,4 @@ def load_joint() -> JointSpace:
 
 def joint_space(heads: JointHeads, name: str) -> JointSpace:
     """Any heads over the networks in the cache. Raises as ``load_joint``."""
-    return JointSpace(load_features(), load_exact_lm(), load_tokens(), heads, name)
+    return JointSpace(load_features(), load_exact_lm(), load_tokenizer(), heads, name)

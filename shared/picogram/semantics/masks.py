@@ -28,7 +28,7 @@ import numpy.typing as npt
 from picogram.errors import ModelDamaged, UsageError
 from picogram.semantics.description import MASK_SIDES
 from picogram.text.fixed import Symbol, fixed_symbol, read_fixed
-from picogram.text.rangecoder import RangeDecoder, RangeEncoder
+from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
 
 Mask = npt.NDArray[np.bool_]
 
@@ -47,7 +47,7 @@ _MODES: Final = (31, 1)  # counts of: modelled, plain bits
 _MARGIN: Final = 2  # rows above, and columns at either side, that contexts reach beyond the mask
 
 
-def write_mask(encoder: RangeEncoder, mask: Mask) -> None:
+def write_mask(encoder: WideRangeEncoder, mask: Mask) -> None:
     """Append a mask; UsageError unless it is ``[S,S] bool`` with S in MASK_SIDES."""
     if (
         mask.dtype != np.bool_
@@ -70,7 +70,7 @@ def write_mask(encoder: RangeEncoder, mask: Mask) -> None:
         encoder.encode(*symbol)
 
 
-def read_mask(decoder: RangeDecoder, side: int) -> Mask:
+def read_mask(decoder: WideRangeDecoder, side: int) -> Mask:
     """The mask that ``write_mask`` appended, ``[side,side] bool``; ``side`` must be one of MASK_SIDES.
 
     Any bytes give some mask, or CorruptBitstream.

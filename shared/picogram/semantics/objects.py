@@ -18,7 +18,7 @@ from picogram.errors import CorruptBitstream
 from picogram.semantics.description import MASK_SIDES, MAX_OBJECTS, Region, parse_objects_text
 from picogram.semantics.masks import read_mask, write_mask
 from picogram.text.fixed import fixed_symbol, read_fixed
-from picogram.text.rangecoder import RangeDecoder, RangeEncoder
+from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
 
 _SIDE_COUNTS = (13, 1, 1, 1)
 """How often each of MASK_SIDES is expected, in sixteenths."""
@@ -26,7 +26,7 @@ _SIDE_COUNTS = (13, 1, 1, 1)
 
 def join_objects(text_section: bytes, regions: Sequence[Region]) -> bytes:
     """The objects section: the coded text of ``objects_text(regions)`` and their masks."""
-    encoder = RangeEncoder()
+    encoder = WideRangeEncoder()
     for region in regions:
         encoder.encode(*fixed_symbol(_SIDE_COUNTS, MASK_SIDES.index(len(region.mask))))
         write_mask(encoder, region.mask)
@@ -46,9 +46,9 @@ def read_objects(text: str, masks: bytes) -> tuple[Region, ...]:
     count = text.count(";") + 1 if text else 0
     if not 1 <= count <= MAX_OBJECTS:
         raise CorruptBitstream(f"the objects section names {count} objects, not 1 to {MAX_OBJECTS}")
-    decoder = RangeDecoder(masks)
+    decoder = WideRangeDecoder(masks)
     return parse_objects_text(text, [_read_mask(decoder) for _ in range(count)])
 
 
-def _read_mask(decoder: RangeDecoder) -> npt.NDArray[np.bool_]:
+def _read_mask(decoder: WideRangeDecoder) -> npt.NDArray[np.bool_]:
     return read_mask(decoder, MASK_SIDES[read_fixed(decoder, _SIDE_COUNTS)])

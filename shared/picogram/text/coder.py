@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 from picogram.errors import CorruptBitstream, ModelMissing, PicogramError, SelfCheckFailed, UsageError
 from picogram.text import raw, static
 from picogram.text.fixed import fixed_symbol, read_fixed
-from picogram.text.rangecoder import RangeDecoder, RangeEncoder
+from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
 from picogram.text.raw import MAX_CHARACTERS
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ _ALL_KINDS_UP_TO = 160
 class FloatCoder(Protocol):
     """The coder ``vllm-float``: one deployment's engine."""
 
-    def write(self, encoders: Sequence[RangeEncoder], texts: Sequence[str]) -> None:
-        """Append texts to streams."""
+    def write(self, encoders: Sequence[WideRangeEncoder], texts: Sequence[str]) -> None:
+        """Append one text to each stream."""
 
-    def read(self, decoders: Sequence[RangeDecoder]) -> list[str | PicogramError]:
-        """The texts of streams behind the coder's id."""
+    def read(self, decoders: Sequence[WideRangeDecoder]) -> list[str | PicogramError]:
+        """The text of each stream, which stands behind the coder's id, or what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,10 @@ class TextCoder:
         Errors: CorruptBitstream, UnknownModel, ModelMissing.
         """
         found: list[str | PicogramError | None] = [None] * len(sections)
-        waiting: dict[str, list[tuple[int, RangeDecoder]]] = {"exact-lm": [], "vllm-float": []}
+        waiting: dict[str, list[tuple[int, WideRangeDecoder]]] = {"exact-lm": [], "vllm-float": []}
         for index, section in enumerate(sections):
             try:
-                decoder = RangeDecoder(section)
+                decoder = WideRangeDecoder(section)
                 coder = _read_coder(decoder)
                 if coder in waiting:
                     waiting[coder].append((index, decoder))
@@ -128,7 +128,7 @@ class TextCoder:
             found.append(CodedText(encoder.finish(), "vllm-float"))
 
     def _read_exact(
-        self, waiting: list[tuple[int, RangeDecoder]], found: list[str | PicogramError | None]
+        self, waiting: list[tuple[int, WideRangeDecoder]], found: list[str | PicogramError | None]
     ) -> None:
         if waiting and self.lm is None:
             for index, _ in waiting:
@@ -139,7 +139,7 @@ class TextCoder:
                 found[index] = text
 
     def _read_float(
-        self, waiting: list[tuple[int, RangeDecoder]], found: list[str | PicogramError | None]
+        self, waiting: list[tuple[int, WideRangeDecoder]], found: list[str | PicogramError | None]
     ) -> None:
         if waiting and self.floats is None:
             for index, _ in waiting:
@@ -171,20 +171,20 @@ def exact_section(candidate: Candidate) -> bytes:
 
 def coder_of(section: bytes) -> str:
     """Which coder wrote a section; CorruptBitstream if none did."""
-    return _read_coder(RangeDecoder(section))
+    return _read_coder(WideRangeDecoder(section))
 
 
 def _kinds(text: str) -> tuple[str, ...]:
     return ("short", "dense", "plain") if len(text) <= _ALL_KINDS_UP_TO else ("dense", "plain")
 
 
-def _started(coder: str) -> RangeEncoder:
-    encoder = RangeEncoder()
+def _started(coder: str) -> WideRangeEncoder:
+    encoder = WideRangeEncoder()
     encoder.encode(*fixed_symbol(_CODER_COUNTS, CODERS.index(coder)))
     return encoder
 
 
-def _read_coder(decoder: RangeDecoder) -> str:
+def _read_coder(decoder: WideRangeDecoder) -> str:
     coder = read_fixed(decoder, _CODER_COUNTS)
     if coder >= len(CODERS):
         raise CorruptBitstream(f"the words were written by coder {coder}, which is not known here")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from picogram.text.rangecoder import RangeDecoder
+from picogram.text.rangecoder import WideRangeDecoder
 
 Symbol = tuple[int, int, int]
 """``(low, frequency, total)``: what a range coder needs to know of a symbol."""
@@ -17,8 +17,8 @@ def fixed_symbol(counts: Sequence[int], value: int) -> Symbol:
     return sum(counts[:value]), counts[value], sum(counts)
 
 
-def read_fixed(decoder: RangeDecoder, counts: Sequence[int]) -> int:
-    """Read a symbol of a fixed table."""
+def read_fixed(decoder: WideRangeDecoder, counts: Sequence[int]) -> int:
+    """Read a symbol of a fixed table: its number, 0 to ``len(counts) - 1``. Raises as ``decoder.target``."""
     target, value, low = decoder.target(sum(counts)), 0, 0
     while target >= low + counts[value]:
         low += counts[value]

@@ -22,8 +22,8 @@ def _check(low: int, frequency: int, total: int) -> None:
         raise ValueError(f"not a part of the total: low {low}, frequency {frequency}, total {total}")
 
 
-class RangeEncoder:
-    """Codes symbols one after another; ``finish`` gives the bytes."""
+class WideRangeEncoder:
+    """Codes symbols of totals up to 2**60 one after another; ``finish`` gives the bytes."""
 
     def __init__(self) -> None:
         self._low = 0
@@ -76,7 +76,7 @@ def _carry(data: bytearray) -> None:
     data[at] += 1
 
 
-class RangeDecoder:
+class WideRangeDecoder:
     """Reads symbols from ``data``: ask for the ``target``, find the symbol that owns it, ``advance`` over it."""
 
     def __init__(self, data: bytes) -> None:

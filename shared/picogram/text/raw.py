@@ -11,7 +11,7 @@ from typing import Final
 
 from picogram.errors import CorruptBitstream, UsageError
 from picogram.text.fixed import fixed_symbol, read_fixed
-from picogram.text.rangecoder import RangeDecoder, RangeEncoder
+from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
 
 MAX_CHARACTERS: Final = 10_000
 """Longest text that is taken from anybody; as UTF-8 it stays within MAX_TEXT_BYTES."""
@@ -40,7 +40,7 @@ _SIZE_COUNTS: Final = (
 )  # by bits: 0 to 17, sum 256
 
 
-def write(encoder: RangeEncoder, text: str) -> None:
+def write(encoder: WideRangeEncoder, text: str) -> None:
     """Append any Unicode text. Raises UsageError for lone surrogates or more than MAX_TEXT_BYTES."""
     data = text_bytes(text)
     bits = len(data).bit_length()
@@ -51,7 +51,7 @@ def write(encoder: RangeEncoder, text: str) -> None:
         encoder.encode(byte, 1, 256)
 
 
-def read(decoder: RangeDecoder) -> str:
+def read(decoder: WideRangeDecoder) -> str:
     """The text that ``write`` appended. Raises CorruptBitstream for what it cannot have written."""
     bits = read_fixed(decoder, _SIZE_COUNTS)
     size = bits and 1 << bits - 1
@@ -81,7 +81,7 @@ def bytes_text(data: bytes) -> str:
         raise CorruptBitstream("the text is no valid UTF-8") from error
 
 
-def _uniform(decoder: RangeDecoder, total: int) -> int:
+def _uniform(decoder: WideRangeDecoder, total: int) -> int:
     value = decoder.target(total)
     decoder.advance(value, 1, total)
     return value

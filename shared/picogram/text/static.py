@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picogram.errors import CorruptBitstream, ModelDamaged, ModelMissing
-from picogram.text.rangecoder import RangeDecoder, RangeEncoder
+from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
 from picogram.text.raw import MAX_TEXT_BYTES, bytes_text, text_bytes
 
 MODEL_FILE: Final = "static_model.bin"
@@ -45,13 +45,13 @@ Table = tuple[Sequence[int], Sequence[int], int, int]
 """Token ids, ascending; the sum of the counts before each and of all; weight of a count; weight of the other tables."""
 
 
-def write(encoder: RangeEncoder, text: str) -> None:
+def write(encoder: WideRangeEncoder, text: str) -> None:
     """Append any Unicode text. Raises UsageError for lone surrogates or more than MAX_TEXT_BYTES."""
     write_with(static_model(), encoder, text)
 
 
-def write_with(model: StaticModel, encoder: RangeEncoder, text: str) -> None:
-    """``write`` with a given model."""
+def write_with(model: StaticModel, encoder: WideRangeEncoder, text: str) -> None:
+    """Append any Unicode text under a given model. Raises as ``write``."""
     blend = _Blend(model)
     total = _SCALE + model.size
     for token in (*model.tokens(text_bytes(text)), model.end):
@@ -61,7 +61,7 @@ def write_with(model: StaticModel, encoder: RangeEncoder, text: str) -> None:
         blend.advance(token)
 
 
-def read(decoder: RangeDecoder) -> str:
+def read(decoder: WideRangeDecoder) -> str:
     """The text that ``write`` appended. Raises CorruptBitstream for what it cannot have written."""
     model = static_model()
     blend = _Blend(model)

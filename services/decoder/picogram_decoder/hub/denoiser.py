@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from picogram.diffusion.denoiser import Batch, Guide, Texts, Window
+from picogram.diffusion.denoiser import AttentionGuide, Batch, Texts, Window
+from picogram.diffusion.stages import AttentionMode
 from picogram_decoder.hub.guidance import guided, guided_layers
 from picogram_decoder.hub.models import HubModel
 from picogram_decoder.hub.parts import Parts
@@ -30,8 +31,9 @@ class HubDenoiser:
 
     cell = CELL
 
-    def __init__(self, model: HubModel, parts: Parts) -> None:
-        self.model, self.parts = model, parts
+    def __init__(self, model: HubModel, parts: Parts, attention: AttentionMode = "bias") -> None:
+        """``attention``: how a stage's words are made to act inside its mask."""
+        self.model, self.parts, self.attention = model, parts, attention
         self.align, self.tile = model.align, model.tile
         self.batch_pixels = 4 * 2**20
         self.reach: int | None = None
@@ -71,8 +73,8 @@ class HubDenoiser:
 
 
 class HubProcess:
-    """A ``Process``. From ``start`` of the noise levels that the scheduler knows, or the model's ``furthest`` if that is
-    less, ``steps`` of its steps to the end."""
+    """A ``StageProcess``. From ``start`` of the noise levels that the scheduler knows, or the model's ``furthest`` if
+    that is less, ``steps`` of its steps to the end."""
 
     def __init__(self, denoiser: HubDenoiser, batch: Batch) -> None:
         stage = batch.stages[0]
@@ -102,7 +104,7 @@ class HubProcess:
         return self._sigmas[index]
 
     def predict(
-        self, x: Tensor, index: int, texts: Texts, window: Window, guide: Guide | None = None
+        self, x: Tensor, index: int, texts: Texts, window: Window, guide: AttentionGuide | None = None
     ) -> Tensor:
         """The noise, or what the model predicts instead of it."""
         assert isinstance(texts, HubTexts)  # noqa: S101 - what ``read`` gave

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from picogram.diffusion.denoiser import Guide
+from picogram.diffusion.denoiser import AttentionGuide
 
 
 def guided_layers(unet: Any) -> list[Any]:
@@ -25,7 +25,7 @@ def guided_layers(unet: Any) -> list[Any]:
 
 
 @contextmanager
-def guided(layers: Sequence[Any], guide: Guide | None, height: int, width: int) -> Iterator[None]:
+def guided(layers: Sequence[Any], guide: AttentionGuide | None, height: int, width: int) -> Iterator[None]:
     """Within, ``guide`` sees the logits of ``layers`` for a picture of ``height x width`` latent positions."""
     if guide is None:
         yield
@@ -44,7 +44,7 @@ def guided(layers: Sequence[Any], guide: Guide | None, height: int, width: int) 
 class GuidedProcessor:
     """An attention processor of diffusers that computes in steps, logits in float32 for ``guide`` to see and change."""
 
-    def __init__(self, guide: Guide, height: int, width: int) -> None:
+    def __init__(self, guide: AttentionGuide, height: int, width: int) -> None:
         self._guide, self._height, self._width = guide, height, width
 
     def __call__(

@@ -18,14 +18,18 @@ if TYPE_CHECKING:
 def load_hub_denoiser(name: str, settings: HubSettings | None = None) -> HubDenoiser:
     """A model of ``models.MODELS``; without ``settings``, as the environment says.
 
-    Raises UsageError for an unknown name or a GPU that is not there, ModelMissing if files cannot be had or the extra
-    ``decoder-hub`` is not installed, ModelDamaged if they are not what they should be.
+    Raises UsageError for an unknown name, a GPU that is not there, or guidance by gradient of a one-step model;
+    ModelMissing if files cannot be had or the extra ``decoder-hub`` is not installed, ModelDamaged if they are not what
+    they should be.
     """
     model = find_model(name)
     settings = settings or read_settings(HubSettings)
+    if settings.attention == "gradient" and model.kind != "many-step":
+        raise UsageError(f"attention guidance by gradient needs a model of many steps, not {model.name}")
     try:
         import torch
 
+        from picogram.processor import Placement
         from picogram_decoder.hub.denoiser import HubDenoiser
         from picogram_decoder.hub.fetch import find_files
         from picogram_decoder.hub.parts import load_parts
@@ -35,9 +39,8 @@ def load_hub_denoiser(name: str, settings: HubSettings | None = None) -> HubDeno
     chosen = settings.device
     if chosen == "auto":
         chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(chosen)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"there is no GPU {chosen}")
-    automatic = "float16" if device.type == "cuda" else "float32"
+    automatic = "float32" if chosen == "cpu" else "float16"
     dtype = getattr(torch, automatic if settings.dtype == "auto" else settings.dtype)
-    return HubDenoiser(model, load_parts(model, find_files(model, settings), dtype, device))
+    placement = Placement.of(chosen, dtype)
+    parts = load_parts(model, find_files(model, settings), placement.dtype, placement.device)
+    return HubDenoiser(model, parts, settings.attention)

@@ -10,6 +10,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from picogram.diffusion.stages import AttentionMode
+
 
 class HubSettings(BaseSettings):
     """Where a model's files come from and what runs them. Ignored by the embedded model."""
@@ -36,4 +38,9 @@ class HubSettings(BaseSettings):
     )
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field(
         default="auto", description="Numbers that the networks work in; auto: float16 on GPUs, else float32."
+    )
+    attention: AttentionMode = Field(
+        default="bias",
+        description="How words act inside the masks of profile sedic; gradient, for models of many steps, is slower and "
+        "takes memory (docs/gpu-decoder.md).",
     )

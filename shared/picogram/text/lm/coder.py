@@ -23,8 +23,8 @@ from picogram.text.fixed import Symbol
 from picogram.text.lm.distribution import cumulative, symbol, token_at
 from picogram.text.lm.mode import MODEL_SYMBOL, Mode, read_mode
 from picogram.text.lm.model import MAX_POSITIONS, Cache, ExactLM
-from picogram.text.lm.tokens import END_OF_LINE, END_OF_TEXT, Tokens
-from picogram.text.rangecoder import RangeDecoder
+from picogram.text.lm.tokens import END_OF_LINE, END_OF_TEXT, LMTokenizer
+from picogram.text.rangecoder import WideRangeDecoder
 
 MAX_TOKENS = 768
 """Longest text in tokens; longer ones are left to other coders."""
@@ -46,10 +46,10 @@ class Candidate:
 
 
 @dataclass
-class _Reading:
+class _TextReading:
     """A text on its way out of a file."""
 
-    decoder: RangeDecoder
+    decoder: WideRangeDecoder
     mode: Mode
     ids: list[int] = field(default_factory=list)
     error: PicogramError | None = None
@@ -63,7 +63,7 @@ class LMCoder:
 
     batch = BATCH
 
-    def __init__(self, model: ExactLM, tokens: Tokens, prompts: dict[str, Tensor]) -> None:
+    def __init__(self, model: ExactLM, tokens: LMTokenizer, prompts: dict[str, Tensor]) -> None:
         """``prompts``: by kind, integers ``[layers, 2, n, kv * d]`` of keys and values."""
         self.model, self.tokens, self.prompts = model, tokens, prompts
 
@@ -87,24 +87,24 @@ class LMCoder:
         return found
 
     def read(
-        self, decoders: Sequence[RangeDecoder], stop: Callable[[], bool] = lambda: False
+        self, decoders: Sequence[WideRangeDecoder], stop: Callable[[], bool] = lambda: False
     ) -> list[str | PicogramError]:
         """The texts of streams that stand behind the coder's id; a stream that makes no sense gives an error instead.
 
         ``stop`` is asked between steps.
         """
-        readings: list[_Reading | PicogramError] = []
+        readings: list[_TextReading | PicogramError] = []
         for decoder in decoders:
             try:
-                readings.append(_Reading(decoder, read_mode(decoder, self.prompts)))
+                readings.append(_TextReading(decoder, read_mode(decoder, self.prompts)))
             except PicogramError as error:
                 readings.append(error)
-        alive = [r for r in readings if isinstance(r, _Reading)]
+        alive = [r for r in readings if isinstance(r, _TextReading)]
         for start in range(0, len(alive), self.batch):
             self.read_rows(alive[start : start + self.batch], stop)
         return [r if isinstance(r, PicogramError) else self._text(r) for r in readings]
 
-    def _text(self, reading: _Reading) -> str | PicogramError:
+    def _text(self, reading: _TextReading) -> str | PicogramError:
         try:
             return reading.error or self.tokens.join(reading.ids)
         except PicogramError as error:
@@ -135,7 +135,7 @@ class LMCoder:
                 symbols += [symbol(line, token) for line, token in zip(cumulated, part, strict=True)]
             yield tuple(symbols)
 
-    def read_rows(self, readings: list[_Reading], stop: Callable[[], bool]) -> None:
+    def read_rows(self, readings: list[_TextReading], stop: Callable[[], bool]) -> None:
         """Fill in the tokens of ``readings``, one step at a time for all."""
         cache = self.start([r.mode for r in readings], 48)
         alive, last = list(readings), [END_OF_TEXT] * len(readings)

@@ -17,7 +17,7 @@ from picogram.text.lm.tokens import END_OF_LINE, END_OF_TEXT
 
 
 @dataclass(frozen=True)
-class Search:
+class BeamSearch:
     """``beams`` hypotheses each, at most ``longest`` tokens; scores are divided by ``length ** penalty`` (Wu et al.,
     2016, without the offset). A bigram never occurs twice, which is how small models loop."""
 
@@ -41,7 +41,7 @@ def beam_search(
     model: ExactLM,
     cache: Cache,
     vocabulary: Tensor,
-    search: Search,
+    search: BeamSearch,
     starts: Sequence[Sequence[int]],
 ) -> list[list[int]]:
     """Tokens after the start token for each row of ``cache``, without the end token.
@@ -79,7 +79,7 @@ def _extend(
     rows: list[int],
     scores: Tensor,
     vocabulary: Tensor,
-    search: Search,
+    search: BeamSearch,
 ) -> tuple[list[_Beam], list[int]]:
     """The best hypotheses one token on, finished ones kept, and for each the row it grew from (-1: finished)."""
     options: list[tuple[_Beam, int]] = [(beam, -1) for beam in beams if beam.done]

@@ -18,7 +18,7 @@ from picogram.models.store import text_model_file, tokenizer_file
 from picogram.text.lm.coder import LMCoder
 from picogram.text.lm.mode import TEXT_MODEL
 from picogram.text.lm.model import ExactLM
-from picogram.text.lm.tokens import Tokens
+from picogram.text.lm.tokens import LMTokenizer
 
 _PROMPT = "prompt."
 
@@ -44,12 +44,12 @@ def load_exact_lm() -> ExactLM:
 
 
 @lru_cache(maxsize=1)
-def load_tokens() -> Tokens:
+def load_tokenizer() -> LMTokenizer:
     """The vocabulary. Raises as ``load_exact_lm``."""
-    return Tokens(tokenizer_file())
+    return LMTokenizer(tokenizer_file())
 
 
 @lru_cache(maxsize=1)
 def load_lm_coder() -> LMCoder:
     """The coder ``exact-lm``, one per process. Raises as ``load_exact_lm``."""
-    return LMCoder(load_exact_lm(), load_tokens(), load_prompts())
+    return LMCoder(load_exact_lm(), load_tokenizer(), load_prompts())

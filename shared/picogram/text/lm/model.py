@@ -85,7 +85,7 @@ class Cache:
         self.lengths[row] = count
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these."""
+        """Drop all rows of the batch but ``rows``, numbers or a mask."""
         self.store, self.lengths = self.store[:, :, rows], self.lengths[rows]
 
 

@@ -22,7 +22,7 @@ _LAST_CONTROL = 16
 """Ids up to this are control tokens and spell nothing."""
 
 
-class Tokens:
+class LMTokenizer:
     """The vocabulary of the language model."""
 
     def __init__(self, path: Path) -> None:
