@@ -93,9 +93,14 @@ class Result:
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
-        made_with = {"versions": program_versions(), "models": model_digests()}
-        about = {"settings": self.settings, **made_with, "pictures": self.pictures, "left_out": self.left_out}
-        return about | summary(self.rows, PAIRS, METRICS)
+        return {
+            "settings": self.settings,
+            "versions": program_versions(),
+            "models": model_digests(),
+            "pictures": self.pictures,
+            "left_out": self.left_out,
+            **summary(self.rows, PAIRS, METRICS),
+        }
 
 
 def from_folder(folder: Path, captions: Path | None, limit: int | None) -> list[Subject]:

@@ -23,10 +23,19 @@ from training.engine import Engine
 from training.latent.task import LatentTask, bank, device_of, made
 from training.phases import Phase
 
-BEFORE = {"mse": 60, "lpips_alex": 1.3, "lpips_vgg": 0.5, "dists": 1.5, "vgg_crop": 96, "vgg_share": 0.5}
-STAGE_A = {"mse": 150, "lpips_alex": 1}
-TRUNK = {"transforms": {"trunk": "dense", "trunk_width": 336, "trunk_blocks": 8}}
-WAYS: dict[str, tuple[dict[str, Any], dict[str, float], int]] = {
+Weights = dict[str, float]
+
+BEFORE: Weights = {
+    "mse": 60,
+    "lpips_alex": 1.3,
+    "lpips_vgg": 0.5,
+    "dists": 1.5,
+    "vgg_crop": 96,
+    "vgg_share": 0.5,
+}
+STAGE_A: Weights = {"mse": 150, "lpips_alex": 1}
+TRUNK: dict[str, Any] = {"transforms": {"trunk": "dense", "trunk_width": 336, "trunk_blocks": 8}}
+WAYS: dict[str, tuple[dict[str, Any], Weights, int]] = {
     "latent-2, its losses": ({}, BEFORE, 8),
     "latent-2, losses of Stage A": ({}, STAGE_A, 16),
     "with a trunk, losses of Stage A": (TRUNK, STAGE_A, 16),

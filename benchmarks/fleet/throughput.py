@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import SecretStr
+
 from benchmarks.fleet.common import job_store, resident_mb, save
 from picogram.fleet.store import ValkeyServer
 from picogram.jobs import BatchLimits, Broker, Job, MemoryBroker, Outcome, Result, Worker, open_broker
@@ -141,7 +143,7 @@ def main() -> None:
     parser.add_argument("--callers", type=int, default=64)
     arguments = parser.parse_args()
     with job_store() as server:
-        settings = QueueSettings(redis_url=server.url, queue_depth=10 * arguments.callers)
+        settings = QueueSettings(redis_url=SecretStr(server.url), queue_depth=10 * arguments.callers)
         worker = multiprocessing.get_context("spawn").Process(target=work, args=(settings,), daemon=True)
         worker.start()
         try:
