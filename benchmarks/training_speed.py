@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from picogram.models import DEFAULT_LATENT, latent_weights
-from training.engine import Engine
+from training.engine import TrainingEngine
 from training.latent.task import LatentTask, bank, device_of, made
 from training.phases import Phase
 
@@ -48,7 +48,7 @@ def speed(way: str, args: argparse.Namespace) -> float:
     photos = bank(args.photos, device_of(args.cpu), 1)
     task = LatentTask(made(config, latent_weights(DEFAULT_LATENT), photos), photos, args.metrics)
     phase = Phase(batch, steps=10**9, lr=1e-5, settings={"crop": args.crop, "loss": loss})
-    engine = Engine(task, [phase], args.scratch)
+    engine = TrainingEngine(task, [phase], args.scratch)
     task.begin(phase)
     for _ in range(3):
         engine.one_step(phase)

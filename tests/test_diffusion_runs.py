@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from training import carrier, command
 from training.diffusion import lent, train
-from training.diffusion.losses import Judged, LossWeights
+from training.diffusion.losses import DiffusionLossWeights, Judged
 from training.diffusion.task import DiffusionTask
 from training.diffusion.train import engine
-from training.engine import Engine
+from training.engine import TrainingEngine
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return photographs(tmp_path_factory.mktemp("diffusion"))
 
 
-def task_of(made: Engine) -> DiffusionTask:
+def task_of(made: TrainingEngine) -> DiffusionTask:
     assert isinstance(made.task, DiffusionTask)
     return made.task
 
@@ -85,7 +85,7 @@ def judged(task: DiffusionTask, adversarial: float) -> None:
         )
         return Judged(found.parts, real, fake)
 
-    task.distances.weights = LossWeights(lpips=0, dists=0, adversarial=adversarial)
+    task.distances.weights = DiffusionLossWeights(lpips=0, dists=0, adversarial=adversarial)
     task.distances.forward = forward  # type: ignore[method-assign]
 
 

@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from picogram.metrics.perceptual import load_arrays
-from training.engine import Engine
+from training.engine import TrainingEngine
 from training.phases import Phase, scaled
 from training.photos import unpack
 
@@ -99,7 +99,9 @@ def settle(load: Path, work: Path) -> None:
     unpack(work, work / "photos")
 
 
-def spread(engine: Engine, phases: Sequence[Phase], seconds: float, trial: float = 30.0) -> list[Phase]:
+def spread(
+    engine: TrainingEngine, phases: Sequence[Phase], seconds: float, trial: float = 30.0
+) -> list[Phase]:
     """Train for ``trial`` seconds to see how fast it goes; the phases scaled to what ``seconds`` from now can hold.
 
     The first quarter of the trial goes to the search for kernels and is not counted. The steps of the trial stay: they
@@ -123,7 +125,7 @@ def spread(engine: Engine, phases: Sequence[Phase], seconds: float, trial: float
 class Courier(threading.Thread):
     """Brings the averaged weights of a run to ``out`` in parts, once a minute and at the end."""
 
-    def __init__(self, engine: Engine, out: Path) -> None:
+    def __init__(self, engine: TrainingEngine, out: Path) -> None:
         super().__init__(daemon=True)
         self.engine, self.out, self.ended = engine, out, threading.Event()
         out.mkdir(parents=True, exist_ok=True)

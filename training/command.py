@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from training.engine import Engine, Every, Task
+from training.engine import Every, TrainingEngine, TrainingTask
 from training.phases import Phase, read_phases, scaled
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """A file of ``training/runs``.
 
     ``judge`` and ``patience`` are those of ``Every``; ``model`` describes the network, ``task`` all that is the same in
@@ -34,9 +34,9 @@ class Recipe:
     task: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
-    def read(path: Path) -> Recipe:
+    def read(path: Path) -> TrainingRecipe:
         """Raises TypeError or ValueError for one that has other fields."""
-        return Recipe(**json.loads(path.read_text()) | {"phases": read_phases(path)})
+        return TrainingRecipe(**json.loads(path.read_text()) | {"phases": read_phases(path)})
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -55,21 +55,23 @@ def parser(description: str) -> argparse.ArgumentParser:
     return found
 
 
-def recipe_of(args: argparse.Namespace) -> tuple[Recipe, int]:
+def recipe_of(args: argparse.Namespace) -> tuple[TrainingRecipe, int]:
     """The recipe and the seed; torch is seeded, so that a model made next is the same every time."""
-    recipe = Recipe.read(args.recipe)
+    recipe = TrainingRecipe.read(args.recipe)
     seed = recipe.seed if args.seed is None else args.seed
     torch.manual_seed(seed)
     return recipe, seed
 
 
-def engine_of(args: argparse.Namespace, recipe: Recipe, task: Task, seed: int) -> Engine:
+def engine_of(
+    args: argparse.Namespace, recipe: TrainingRecipe, task: TrainingTask, seed: int
+) -> TrainingEngine:
     """A run as the options say."""
     phases = scaled(recipe.phases, args.samples) if args.samples else recipe.phases
     every = Every(args.log_every, args.save_every, recipe.judge, recipe.patience)
-    return Engine(task, phases, args.out, every, light=args.light, seed=seed)
+    return TrainingEngine(task, phases, args.out, every, light=args.light, seed=seed)
 
 
-def run(engine: Engine, args: argparse.Namespace) -> None:
+def run(engine: TrainingEngine, args: argparse.Namespace) -> None:
     """Train for as long as the options allow."""
     engine.run(time.time() + args.seconds)

@@ -28,7 +28,7 @@ from picogram.jobs.settings import QueueSettings
 
 
 @dataclass
-class Reading:
+class MemoryReading:
     """Where things stand after some jobs: megabytes of each process, and the store's own count."""
 
     jobs: int
@@ -94,13 +94,13 @@ async def through_store(
     broker = open_broker(settings)
     assert isinstance(broker, RedisBroker)
     await one_by_one(broker, 500, callers)  # connections, scripts, and everybody warm
-    readings: list[Reading] = []
+    readings: list[MemoryReading] = []
     started, cpu, own = time.perf_counter(), await _store_cpu(broker), time.process_time()
     for tenth in range(1, 11):
         await one_by_one(broker, count // 10, callers)
         used = (await broker.store.client.info("memory"))["used_memory"]
         readings.append(
-            Reading(
+            MemoryReading(
                 tenth * (count // 10),
                 time.perf_counter() - started,
                 resident_mb("self"),

@@ -32,9 +32,9 @@ from safetensors.torch import load_file, save_file
 from picogram.diffusion.model import DiffusionConfig
 from picogram.diffusion.rrdb import Trunk
 from training import carrier
-from training.command import Recipe
+from training.command import TrainingRecipe
 from training.diffusion import train as diffusion
-from training.engine import Engine
+from training.engine import TrainingEngine
 from training.phases import scaled
 
 FIRST_BYTES = 42e6
@@ -93,7 +93,7 @@ def random_judges(folder: Path) -> None:
         (folder / name).write_bytes(pickle.dumps(tree))
 
 
-def engine(work: Path, recipe: Path, out: Path, *more: str) -> Engine:
+def engine(work: Path, recipe: Path, out: Path, *more: str) -> TrainingEngine:
     """A light run on what ``carrier.settle`` left."""
     out.mkdir(parents=True, exist_ok=True)
     named = {
@@ -109,7 +109,7 @@ def engine(work: Path, recipe: Path, out: Path, *more: str) -> Engine:
     return diffusion.engine(diffusion.parser().parse_args([*words, "--light", *more]))
 
 
-def timed(made: Engine, number: int, steps: int) -> tuple[float, float]:
+def timed(made: TrainingEngine, number: int, steps: int) -> tuple[float, float]:
     """Seconds that so many steps of a phase take, and the last loss. The run's count of phases is not touched."""
     phase, loss, begun = made.phases[number], float("nan"), time.time()
     for _ in range(steps):
@@ -119,7 +119,7 @@ def timed(made: Engine, number: int, steps: int) -> tuple[float, float]:
     return time.time() - begun, loss
 
 
-def affordable(made: Engine, seconds: float, trial: float) -> int:
+def affordable(made: TrainingEngine, seconds: float, trial: float) -> int:
     """How many samples of the recipe fit in ``seconds`` from now, of which a ``trial`` takes some and teaches nothing."""
     begun, ends = time.time(), len(made.phases)
     before = copy.deepcopy(made.task.model.state_dict())
@@ -143,7 +143,7 @@ def rehearse(load: Path, work: Path, recipe: Path, steps: int) -> None:
     begun = time.time()
     carrier.settle(load, work)
     random_judges(work / "metrics")
-    sizes = DiffusionConfig(**Recipe.read(recipe).model)
+    sizes = DiffusionConfig(**TrainingRecipe.read(recipe).model)
     trunk = Trunk(sizes.width, sizes.growth, sizes.blocks)
     save_file(trunk.state_dict(), work / "trunk.safetensors")
     print(f"settled in {time.time() - begun:.1f} s", flush=True)
@@ -170,7 +170,7 @@ def train(args: argparse.Namespace) -> None:
     measured = engine(args.work, args.recipe, run, *text, *more)
     samples = affordable(measured, args.seconds - (time.time() - begun), args.trial)
     phases = scaled(measured.phases, samples)
-    made = Engine(measured.task, phases, run, replace(measured.every, save_seconds=50), light=True)
+    made = TrainingEngine(measured.task, phases, run, replace(measured.every, save_seconds=50), light=True)
     print(f"{args.seconds - (time.time() - begun):.0f} s to train on {samples} samples", flush=True)
 
     with carrier.Courier(made, args.out):

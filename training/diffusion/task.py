@@ -19,11 +19,11 @@ from picogram.diffusion.rrdb import DenseBlock
 from picogram.diffusion.text import Encoded, WordTable
 from picogram.processor import has_fast_bfloat16
 from picogram.semantics.features import FeatureNet
-from training.diffusion.losses import Adversary, Distances, Judged, LossWeights, Moments
-from training.engine import Task
+from training.diffusion.losses import Adversary, DiffusionLossWeights, Distances, Judged, Moments
+from training.engine import TrainingTask
 from training.frozen import FrozenCodec
 from training.phases import Phase
-from training.photos import Batch, PhotoBank
+from training.photos import PhotoBank, PhotoBatch
 
 RATIO_EVERY = 20
 """Steps between two looks at how large the adversary's gradient is."""
@@ -31,12 +31,12 @@ LARGEST_RATIO = 1e3
 
 
 @dataclass(frozen=True)
-class Settings:
+class DiffusionSettings:
     """Of a phase, beside the engine's.
 
     ``captioned``: share of steps on captioned photographs, whose captions are dropped with chance ``drop``; ``later``:
     share of each batch that starts from a prediction instead of from the base picture. Rates are drawn as
-    ``top * u ** low``, u uniform. ``loss``: see ``LossWeights``.
+    ``top * u ** low``, u uniform. ``loss``: see ``DiffusionLossWeights``.
     """
 
     crop: int = 256
@@ -49,7 +49,7 @@ class Settings:
     loss: dict[str, float] = field(default_factory=dict)
 
 
-class DiffusionTask(Task):
+class DiffusionTask(TrainingTask):
     """The diffusion network on photographs."""
 
     model: DiffusionNet
@@ -72,8 +72,8 @@ class DiffusionTask(Task):
         self.features = placed(features, self.device) if features else None
         table.vectors = table.vectors.to(self.device)
         self.adversary = Adversary(self.device)
-        self.settings, self.moments, self.judged = Settings(), Moments(), Judged({}, [], [])
-        self.distances = Distances(metrics, LossWeights(lpips=0, dists=0))
+        self.settings, self.moments, self.judged = DiffusionSettings(), Moments(), Judged({}, [], [])
+        self.distances = Distances(metrics, DiffusionLossWeights(lpips=0, dists=0))
         self.looks = 0
         self.ratio = torch.zeros((), device=self.device)
 
@@ -87,12 +87,12 @@ class DiffusionTask(Task):
         return torch.optim.Adam(self.groups(), 1.0, (0.9, 0.99), fused=True)
 
     def check(self, phase: Phase) -> None:
-        LossWeights(**Settings(**phase.settings).loss)  # type: ignore[arg-type]
+        DiffusionLossWeights(**DiffusionSettings(**phase.settings).loss)  # type: ignore[arg-type]
 
     def begin(self, phase: Phase) -> None:
         """The distances change; what their banks hold, and the adversary, stay."""
-        self.settings = Settings(**phase.settings)
-        weights = LossWeights(**self.settings.loss)  # type: ignore[arg-type]
+        self.settings = DiffusionSettings(**phase.settings)
+        weights = DiffusionLossWeights(**self.settings.loss)  # type: ignore[arg-type]
         self.distances = Distances(self.metrics, weights, self.features).to(self.device)
         self.distances.moments = self.moments
 
@@ -120,7 +120,7 @@ class DiffusionTask(Task):
                 loss = total + self._adversary_weight(total, parts["fooling"]) * parts["fooling"]
         return {"loss": loss} | {k: v.detach() for k, v in parts.items()}
 
-    def _predict(self, base: Tensor, latent: Tensor, rate: Tensor, batch: Batch) -> Tensor:
+    def _predict(self, base: Tensor, latent: Tensor, rate: Tensor, batch: PhotoBatch) -> Tensor:
         """From the base picture with noise; a few samples from a prediction on the way."""
         text = self.model.encode(self.table.look_up(batch.ids, batch.lengths))
         noise, time = torch.randn_like(base), torch.zeros(len(base), device=self.device)

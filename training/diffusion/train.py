@@ -23,9 +23,9 @@ from picogram.diffusion.model import DiffusionConfig, DiffusionNet
 from picogram.diffusion.text import WordTable
 from picogram.semantics.features import FeatureNet
 from training import command
-from training.command import Recipe, engine_of, recipe_of
+from training.command import TrainingRecipe, engine_of, recipe_of
 from training.diffusion.task import DiffusionTask, compile_blocks, start
-from training.engine import Engine
+from training.engine import TrainingEngine
 from training.frozen import FrozenCodec
 from training.photos import PhotoBank
 
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def task_of(args: argparse.Namespace, recipe: Recipe, seed: int) -> DiffusionTask:
+def task_of(args: argparse.Namespace, recipe: TrainingRecipe, seed: int) -> DiffusionTask:
     """The network of a recipe on the photographs."""
     device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
     torch.set_float32_matmul_precision("high")
@@ -61,7 +61,7 @@ def task_of(args: argparse.Namespace, recipe: Recipe, seed: int) -> DiffusionTas
     return DiffusionTask(net, codec, photos, table, args.metrics, features, **recipe.task)
 
 
-def engine(args: argparse.Namespace) -> Engine:
+def engine(args: argparse.Namespace) -> TrainingEngine:
     """A run as the options say."""
     recipe, seed = recipe_of(args)
     return engine_of(args, recipe, task_of(args, recipe, seed), seed)

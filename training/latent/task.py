@@ -18,9 +18,9 @@ from picogram.latent.model import LatentCodec
 from picogram.latent.prior import PriorConfig
 from picogram.latent.transforms import TransformConfig, klt_of_patches
 from picogram.processor import has_fast_bfloat16
-from training.engine import Task, weights_of
+from training.engine import TrainingTask, weights_of
 from training.frozen import shipped_latent
-from training.latent.losses import Distortion, LossWeights
+from training.latent.losses import Distortion, LatentLossWeights
 from training.phases import Phase
 from training.photos import PhotoBank
 
@@ -37,7 +37,7 @@ scale indices count to 63."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class LatentSettings:
     """Of a phase, beside the engine's.
 
     ``lambda_low`` to ``lambda_high``: log-linear in the rate 0..1. ``balance``: each sample's loss is divided by lambda
@@ -67,7 +67,7 @@ class Sample:
     guide: Guide | None = None
 
 
-class LatentTask(Task):
+class LatentTask(TrainingTask):
     """A latent model on photographs."""
 
     model: LatentCodec
@@ -76,7 +76,10 @@ class LatentTask(Task):
         """``metrics``: folder with the weights of LPIPS and DISTS; ``compiled``: the synthesis' blocks, on CUDA."""
         super().__init__(_placed(model, photos.device), photos.rng, photos.device)
         self.photos, self.metrics = photos, metrics
-        self.settings, self.distortion = Settings(), Distortion(metrics, LossWeights(lpips_alex=0))
+        self.settings, self.distortion = (
+            LatentSettings(),
+            Distortion(metrics, LatentLossWeights(lpips_alex=0)),
+        )
         if compiled:
             for module in (model.synthesis.trunk, model.synthesis.middle, model.synthesis.fine):
                 if module is not None:
@@ -89,17 +92,17 @@ class LatentTask(Task):
         return [{"params": parameters, "speed": speed} for speed, parameters in groups.items()]
 
     def check(self, phase: Phase) -> None:
-        self.check_settings(Settings(**phase.settings))
+        self.check_settings(LatentSettings(**phase.settings))
 
-    def check_settings(self, settings: Settings) -> None:
+    def check_settings(self, settings: LatentSettings) -> None:
         """Raises TypeError or ValueError for what cannot be."""
         if settings.crop % 64:
             raise ValueError("the sides of crops are multiples of 64")
-        LossWeights(**settings.loss)  # type: ignore[arg-type]
+        LatentLossWeights(**settings.loss)  # type: ignore[arg-type]
 
     def begin(self, phase: Phase) -> None:
-        self.settings = Settings(**phase.settings)
-        weights = LossWeights(**self.settings.loss)  # type: ignore[arg-type]
+        self.settings = LatentSettings(**phase.settings)
+        weights = LatentLossWeights(**self.settings.loss)  # type: ignore[arg-type]
         self.distortion = _placed(Distortion(self.metrics, weights), self.device)
 
     def autocast(self) -> torch.autocast:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from training.engine import Engine, Every
+from training.engine import Every, TrainingEngine
 from training.latent.task import LatentTask, bank, device_of, made
 from training.phases import Phase, read_phases, scaled
 
@@ -44,13 +44,15 @@ def parser(description: str) -> argparse.ArgumentParser:
     return found
 
 
-def engine_of(args: argparse.Namespace, task: LatentTask, planned: Sequence[Phase] | None = None) -> Engine:
+def engine_of(
+    args: argparse.Namespace, task: LatentTask, planned: Sequence[Phase] | None = None
+) -> TrainingEngine:
     """A run as the options say; ``planned``: instead of the recipe's phases."""
     phases = list(planned or read_phases(args.recipe))
     if args.samples:
         phases = scaled(phases, args.samples)
     every = Every(log=args.log_every, save_seconds=args.save_every)
-    return Engine(task, phases, args.out, every, light=args.light, seed=args.seed)
+    return TrainingEngine(task, phases, args.out, every, light=args.light, seed=args.seed)
 
 
 def task_of(args: argparse.Namespace) -> LatentTask:

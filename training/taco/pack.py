@@ -16,7 +16,7 @@ import argparse
 import json
 from pathlib import Path
 
-from training.photos import Found, decode, read_tar
+from training.photos import TarPhoto, decode, read_tar
 
 HEIGHT, WIDTH = 192, 256
 
@@ -39,7 +39,7 @@ def pack(tar: Path, out: Path, limit: int | None = None) -> dict[str, object]:
     return about
 
 
-def _pixels(photo: Found) -> bytes:
+def _pixels(photo: TarPhoto) -> bytes:
     return decode(photo.data, photo.aspect).tobytes()
 
 
