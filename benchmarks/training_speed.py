@@ -19,9 +19,11 @@ from typing import Any
 import torch
 
 from picogram.models import DEFAULT_LATENT, latent_weights
+from training.devices import device_of
 from training.engine import TrainingEngine
-from training.latent.task import LatentTask, bank, device_of, made
+from training.latent.task import LatentTask, made
 from training.phases import Phase
+from training.photos import bank
 
 Weights = dict[str, float]
 

@@ -27,8 +27,9 @@ from picogram.latent.model import LatentCodec
 from picogram.semantics.joint import JointHeads
 from training.engine import TrainingEngine
 from training.latent.export import export
-from training.latent.task import bank, made
+from training.latent.task import made
 from training.phases import Phase, read_phases
+from training.photos import bank
 from training.taco.data import Captioned, without_some
 from training.taco.losses import contrast, drift
 from training.taco.pack import HEIGHT, WIDTH, pack

@@ -7,7 +7,6 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,10 +27,10 @@ from training.engine import TrainingEngine, weights_of
 from training.latent.export import counts_of, export, load_checkpoint, progress
 from training.latent.lent import main as lent_main
 from training.latent.losses import Distortion, LatentLossWeights
-from training.latent.task import LatentTask, bank, made
-from training.latent.train import engine_of, parser, task_of
+from training.latent.task import LatentTask, made
+from training.latent.train import engine, parser
 from training.phases import Phase, read_phases
-from training.photos import unpack
+from training.photos import bank, unpack
 
 CPU = torch.device("cpu")
 TRUNK = {"trunk": "depthwise", "trunk_width": 32, "trunk_blocks": 1}
@@ -72,8 +71,7 @@ def recipe(tmp_path: Path) -> Path:
 
 def run_of(recipe: Path, photos: Path, out: Path, *more: str) -> TrainingEngine:
     words = ["--recipe", recipe, "--photos", photos, "--metrics", photos, "--out", out, "--cpu", *more]
-    args = parser("").parse_args([*map(str, words), "--log-every", "1"])
-    return engine_of(args, task_of(args))
+    return engine(parser().parse_args([*map(str, words), "--log-every", "1"]))
 
 
 def test_a_run_ends_with_weights_that_code_pictures(recipe: Path, photos: Path, tmp_path: Path) -> None:
@@ -256,16 +254,15 @@ def test_judges_travel_as_small_integers(tmp_path: Path) -> None:
     assert np.array_equal(back["bias"], tree["net"]["Conv_0"]["bias"])
 
 
-def test_a_recipe_is_spread_over_the_seconds_that_are_left(
-    recipe: Path, photos: Path, tmp_path: Path
-) -> None:
-    run = run_of(recipe, photos, tmp_path / "run", "--start", str(latent_weights(DEFAULT_LATENT)))
-    phases = read_phases(recipe)
-    begun = time.time()
-    found = carrier.spread(run, [phases[0]], seconds=1000, trial=0.5)
-    speed = run.samples / (time.time() - begun)
-    assert run.samples > 0
-    assert 0.2 < found[0].samples / (1000 * speed) < 5
+def test_a_recipe_is_fitted_to_the_seconds_that_are_left(recipe: Path, photos: Path, tmp_path: Path) -> None:
+    measured = run_of(recipe, photos, tmp_path / "run", "--start", str(latent_weights(DEFAULT_LATENT)))
+    before = {k: v.clone() for k, v in measured.task.model.state_dict().items()}
+    run = carrier.fitted(measured, seconds=1000, trial=0.5)
+    assert (run.step, run.samples) == (0, 0)
+    assert all(torch.equal(v, before[k]) for k, v in run.average.items())
+    assert [p.settings for p in run.phases] == [p.settings for p in measured.phases]
+    spent, _ = carrier.timed(run, 0, 4)
+    assert 0.2 < spent / 4 * sum(p.length for p in run.phases) / 1000 < 5
 
 
 def test_squared_error_grows_with_the_error() -> None:

@@ -8,7 +8,7 @@ import argparse
 import json
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,14 @@ class TrainingRecipe:
     model: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
 
-    @staticmethod
-    def read(path: Path) -> TrainingRecipe:
-        """Raises TypeError or ValueError for one that has other fields."""
-        return TrainingRecipe(**json.loads(path.read_text()) | {"phases": read_phases(path)})
+    @classmethod
+    def read(cls, path: Path) -> TrainingRecipe:
+        """Raises SystemExit for one with other fields, TypeError or ValueError for phases that are none."""
+        raw = json.loads(path.read_text())
+        known = [each.name for each in fields(cls)]
+        if unknown := sorted(set(raw) - set(known)):
+            raise SystemExit(f"{path}: a recipe has no {unknown[0]!r}, only {', '.join(known)}")
+        return cls(**raw | {"phases": read_phases(path)})
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -55,12 +59,26 @@ def parser(description: str) -> argparse.ArgumentParser:
     return found
 
 
+def add_photo_options(found: argparse.ArgumentParser, compiled: str) -> None:
+    """Those of runs on photographs, which are worth a GPU; ``compiled``: what ``--compile`` compiles."""
+    found.add_argument("--photos", type=Path, required=True, help="folder made by training.photos")
+    found.add_argument("--metrics", type=Path, required=True, help="folder of the LPIPS and DISTS weights")
+    found.add_argument("--start", type=Path, help="weights to start from")
+    found.add_argument("--compile", action="store_true", help=f"compile {compiled}")
+    found.add_argument("--cpu", action="store_true", help="even where there is CUDA")
+
+
 def recipe_of(args: argparse.Namespace) -> tuple[TrainingRecipe, int]:
     """The recipe and the seed; torch is seeded, so that a model made next is the same every time."""
     recipe = TrainingRecipe.read(args.recipe)
     seed = recipe.seed if args.seed is None else args.seed
     torch.manual_seed(seed)
     return recipe, seed
+
+
+def is_resumed(args: argparse.Namespace) -> bool:
+    """Whether ``engine_of`` will go on from a checkpoint, which holds all weights: none need to be read before."""
+    return bool((args.out / "last.pt").exists())
 
 
 def engine_of(

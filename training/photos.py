@@ -245,6 +245,11 @@ class PhotoBank:
         return x.flip(2) if self.rng.random() < 0.5 else x
 
 
+def bank(folder: Path, device: torch.device, seed: int) -> PhotoBank:
+    """Photographs in the memory of a device; what is random comes from the seed."""
+    return PhotoBank(folder, device, np.random.default_rng(seed))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)

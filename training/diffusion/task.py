@@ -17,8 +17,8 @@ from picogram.diffusion.colour import fix_colour
 from picogram.diffusion.model import DiffusionNet
 from picogram.diffusion.rrdb import DenseBlock
 from picogram.diffusion.text import Encoded, WordTable
-from picogram.processor import has_fast_bfloat16
 from picogram.semantics.features import FeatureNet
+from training.devices import autocast, placed
 from training.diffusion.losses import Adversary, DiffusionLossWeights, Distances, Judged, Moments
 from training.engine import TrainingTask
 from training.frozen import FrozenCodec
@@ -96,10 +96,6 @@ class DiffusionTask(TrainingTask):
         self.distances = Distances(self.metrics, weights, self.features).to(self.device)
         self.distances.moments = self.moments
 
-    def autocast(self) -> torch.autocast:
-        enabled = self.device.type != "cpu" or has_fast_bfloat16()
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
-
     def loss(self, phase: Phase) -> dict[str, Tensor]:
         settings, rng = self.settings, self.rng
         captioned = rng.random() < settings.captioned and any(self.photos.shaped.values())
@@ -110,7 +106,7 @@ class DiffusionTask(TrainingTask):
         x = batch.originals.contiguous(memory_format=torch.channels_last)
         rate = settings.top * torch.rand(len(x), device=self.device) ** settings.low
         base, latent = self.codec(x, rate)
-        with self.autocast():
+        with autocast(self.device):
             prediction = fix_colour(self._predict(base, latent, rate, batch), base)
             self.judged = judged = self.distances(x, prediction)
             loss = total = self.distances.total(judged.parts)
@@ -183,8 +179,3 @@ def compile_blocks(net: DiffusionNet) -> None:
     for module in net.trunk.modules():
         if isinstance(module, DenseBlock):
             module.forward = torch.compile(module.forward, dynamic=False)  # type: ignore[method-assign]
-
-
-def placed(net: Any, device: torch.device) -> Any:
-    """On a device, channels last."""
-    return net.to(device, memory_format=torch.channels_last)

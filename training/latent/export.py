@@ -29,8 +29,7 @@ from picogram.latent.model import LatentCodec
 from picogram.latent.prior import SCALE_COUNT, Prior, scale_of_index
 from picogram.latent.transforms import TransformConfig
 from training.engine import weights_of
-from training.latent.task import bank
-from training.photos import PhotoBank
+from training.photos import PhotoBank, bank
 from training.shipping import int8_channels, ship
 
 WEIGHT_BITS = 15

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from picogram.latent.guide import Guide
 from picogram.latent.model import LatentCodec
 from picogram.latent.prior import PriorConfig
 from picogram.latent.transforms import TransformConfig, klt_of_patches
-from picogram.processor import has_fast_bfloat16
+from training.devices import autocast, placed
 from training.engine import TrainingTask, weights_of
 from training.frozen import shipped_latent
 from training.latent.losses import Distortion, LatentLossWeights
@@ -74,7 +73,7 @@ class LatentTask(TrainingTask):
 
     def __init__(self, model: LatentCodec, photos: PhotoBank, metrics: Path, compiled: bool = False) -> None:
         """``metrics``: folder with the weights of LPIPS and DISTS; ``compiled``: the synthesis' blocks, on CUDA."""
-        super().__init__(_placed(model, photos.device), photos.rng, photos.device)
+        super().__init__(placed(model, photos.device), photos.rng, photos.device)
         self.photos, self.metrics = photos, metrics
         self.settings, self.distortion = (
             LatentSettings(),
@@ -103,11 +102,7 @@ class LatentTask(TrainingTask):
     def begin(self, phase: Phase) -> None:
         self.settings = LatentSettings(**phase.settings)
         weights = LatentLossWeights(**self.settings.loss)  # type: ignore[arg-type]
-        self.distortion = _placed(Distortion(self.metrics, weights), self.device)
-
-    def autocast(self) -> torch.autocast:
-        enabled = self.device.type != "cpu" or has_fast_bfloat16()
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        self.distortion = placed(Distortion(self.metrics, weights), self.device)
 
     def sample(self, phase: Phase) -> Sample:
         """A batch, on the device."""
@@ -125,7 +120,7 @@ class LatentTask(TrainingTask):
         spread = torch.arange(count, device=self.device)
         rate = ((torch.rand(count, device=self.device) + spread) / count).pow(settings.low_rates)
         weight = settings.lambda_low * (settings.lambda_high / settings.lambda_low) ** rate
-        with self.autocast():
+        with autocast(self.device):
             if settings.rate_only:
                 bits, distortion, parts = self._rate_alone(x, rate, sample.guide), 0.0, {}
             else:
@@ -155,16 +150,21 @@ class LatentTask(TrainingTask):
         return slices - dropped * chosen
 
 
+def empty(config: dict[str, Any]) -> LatentCodec:
+    """A model as a recipe's ``model`` describes it, with random weights."""
+    if unknown := sorted(set(config) - {"transforms", "prior"}):
+        raise SystemExit(f"a recipe's model has no {unknown[0]!r}, only transforms and prior")
+    prior = PriorConfig(**config.get("prior", {}))
+    return LatentCodec(TransformConfig(**config.get("transforms", {})), prior)
+
+
 def made(config: dict[str, Any], start: Path | None, photos: PhotoBank) -> LatentCodec:
-    """A model as a recipe's ``model`` describes it.
+    """``empty`` with weights.
 
     ``start``: a shipped model, a checkpoint, or averaged weights; a trunk that they lack starts at zero effect, and what
     the model lacks (an adapter) is left out. None: from a linear transform of the photographs.
     """
-    if unknown := sorted(set(config) - {"transforms", "prior"}):
-        raise SystemExit(f"a recipe's model has no {unknown[0]!r}, only transforms and prior")
-    prior = PriorConfig(**config.get("prior", {}))
-    model = LatentCodec(TransformConfig(**config.get("transforms", {})), prior)
+    model = empty(config)
     if start is None:
         patches = torch.cat([photos.windows(64, 16).originals for _ in range(400)])
         model.start_from_klt(*klt_of_patches(patches.cpu(), model.log_gain.shape[1]))
@@ -184,17 +184,3 @@ def is_shipped(path: Path) -> bool:
         return False
     with safe_open(path, "pt") as tensors:
         return "prior.table_reach" in set(tensors.keys())
-
-
-def device_of(cpu: bool) -> torch.device:
-    """CUDA where there is one, unless ``cpu``."""
-    return torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-
-
-def bank(folder: Path, device: torch.device, seed: int) -> PhotoBank:
-    """Photographs in the memory of a device."""
-    return PhotoBank(folder, device, np.random.default_rng(seed))
-
-
-def _placed(net: Any, device: torch.device) -> Any:
-    return net.to(device, memory_format=torch.channels_last)

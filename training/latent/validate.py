@@ -26,8 +26,8 @@ from picogram.latent.codec import PhotoCodec
 from picogram.metrics.perceptual import load_dists, load_lpips
 from training.diffusion.losses import excess
 from training.latent.export import export, load_checkpoint
-from training.latent.task import bank, is_shipped
-from training.photos import SUFFIXES, Pixels, decode, read_tar
+from training.latent.task import is_shipped
+from training.photos import SUFFIXES, Pixels, bank, decode, read_tar
 
 METRICS = ("bpp", "lpips", "dists", "psnr", "excess")
 
