@@ -250,9 +250,10 @@ def bank(folder: Path, device: torch.device, seed: int) -> PhotoBank:
     return PhotoBank(folder, device, np.random.default_rng(seed))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    verbs = parser.add_subparsers(dest="verb", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    verbs = made.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("select")
     verb.add_argument("--large", type=Path, nargs="+", required=True)
     verb.add_argument("--captioned", type=Path)
@@ -262,7 +263,11 @@ def main() -> None:
     verb = verbs.add_parser("unpack")
     verb.add_argument("carry", type=Path)
     verb.add_argument("out", type=Path)
-    args = parser.parse_args()
+    return made
+
+
+def main() -> None:
+    args = parser().parse_args()
     if args.verb == "select":
         select(args.large, args.captioned, args.out, args.megabytes, args.share)
     else:

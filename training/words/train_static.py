@@ -305,11 +305,16 @@ def mean_bits(model: StaticModel, texts: list[str]) -> tuple[float, float]:
     return bits / sum(map(len, texts)), bits / len(texts)
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made.add_argument("--captions", type=Path, required=True, help="tar with captions.jsonl")
+    made.add_argument("--out", type=Path, required=True, help="folder for the model and its manifest")
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--captions", type=Path, required=True, help="tar with captions.jsonl")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model and its manifest")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     short, held_out = captions(arguments.captions)
     dense = [json.loads(line)["text"] for line in DENSE.read_text().splitlines()]
     recipe = StaticRecipe()
