@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long it takes to draw a file of each profile, and how soon its base picture is there.
 
-    python benchmarks/drawing.py --image photo.png --out drawing.json
+    python -m benchmarks.drawing --image photo.png --out drawing.json
 
 768x512 at 0.03 bit per pixel, embedded models, medians; ratios are to drawing the base picture alone in the same run.
 Files of ``misc`` and ``sedic`` carry three objects, so that their times are those of full files. Peak memory is that of a
@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from speed import SIZE, budget, peak_mebibytes, picture
 
 import picogram
+from benchmarks.speed import SIZE, budget, peak_mebibytes, picture
 from picogram.semantics.description import Region
 
 LARGE = (4000, 3000)
@@ -106,7 +106,15 @@ def child(path: Path, large: bool) -> None:
 
 def in_process(path: Path, large: bool) -> dict[str, Any]:
     """``child`` in a fresh interpreter."""
-    command = [sys.executable, __file__, "--image", str(path), "--child", "large" if large else "small"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.drawing",
+        "--image",
+        str(path),
+        "--child",
+        "large" if large else "small",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -20,49 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 import picogram
-from benchmarks.judging import middle, pictures
-from picogram.bench.measure import Backbones, Reference, to_tensor
+from benchmarks.judging import PictureJudge, middle, pictures
 from picogram.metrics import weights
-from picogram.metrics.perceptual import Lpips, load_lpips, lpips_distance
 
 METRICS = ("lpips_alex", "lpips_vgg", "dists", "psnr")
 _MORE = 1.1
 
 
-class Judge:
-    """All metrics against one original."""
-
-    def __init__(self, folder: Path) -> None:
-        self.backbones, self.vgg = Backbones(folder, half=True), load_lpips(folder, "vgg")
-
-    @torch.inference_mode()
-    def original(self, image: Image.Image) -> None:
-        self.x, self.reference = to_tensor(image), Reference(image, self.backbones)
-        self.seen = _features(self.vgg, self.x)
-
-    @torch.inference_mode()
-    def __call__(self, image: Image.Image) -> dict[str, float]:
-        y = to_tensor(image)
-        return {
-            "lpips_alex": self.reference.lpips(image),
-            "lpips_vgg": float(lpips_distance(self.seen, _features(self.vgg, y), self.vgg.heads)),
-            "dists": self.reference.dists_of(self.backbones.vgg(y)),
-            "psnr": -10 * float((self.x - y).square().mean().log10()),
-        }
-
-
-def _features(net: Lpips, x: Tensor) -> list[Tensor]:
-    with torch.autocast("cpu", torch.bfloat16):
-        found: list[Tensor] = net.features((2 * x - 1 - net.shift) / net.scale)
-    return [each.float() for each in found]
-
-
-def measured(judge: Judge, name: str, image: Image.Image, bpp: float, way: str) -> dict[str, Any]:
+def measured(judge: PictureJudge, name: str, image: Image.Image, bpp: float, way: str) -> dict[str, Any]:
     """One file: ``way`` is an effort, or "more" for effort 0 with a tenth more bytes."""
     begun = time.process_time()
     size = bpp * _MORE if way == "more" else bpp
@@ -75,8 +43,8 @@ def measured(judge: Judge, name: str, image: Image.Image, bpp: float, way: str) 
         "seconds": time.process_time() - begun,
     }
     for shown, steps in (("base", 0), ("drawn", None)):
-        found = judge(picogram.decode(data, steps=steps))
-        row |= {f"{shown} {metric}": value for metric, value in found.items()}
+        found = judge.scores(picogram.decode(data, steps=steps))
+        row |= {f"{shown} {metric}": found[metric] for metric in METRICS}
     return row
 
 
@@ -122,7 +90,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--crop", type=int, nargs=2)
     args = parser.parse_args()
-    judge, rows = Judge(weights.require()), list[dict[str, Any]]()
+    judge, rows = PictureJudge(weights.require(), half=True), list[dict[str, Any]]()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     every = pictures(args.pictures, 1, None)
     for name, whole in islice(every, args.first, None, args.every):

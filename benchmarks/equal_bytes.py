@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores of files of exactly one size, and what a change of encoder or words does to them, picture by picture.
 
-    encode, score, budget ── at_budget ──> Scored ── Row ──┬─ means ──> Mean ────┬─ markdown
-                                                           └─ changes ──> Change ┘
+    encode, score, budget ── at_budget ──> Scored ── VariantRow ──┬─ means ──> VariantMean ──┬─ markdown
+                                                                  └─ changes ──> Change ─────┘
 
 Rates come in steps of about 1.2 %, so that files stay below their budget by more or less. Where one leaves over 1 % of
 it, a second file is made a little above the budget, and scores are read off between the two, on a line over the logarithm
@@ -41,7 +41,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Row:
+class VariantRow:
     """One picture in one variant at one rate."""
 
     image: str
@@ -62,7 +62,7 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Mean:
+class VariantMean:
     """One variant at one rate. ``unused``: mean share of budgets; ``moved``: of how many pictures scores were moved."""
 
     bpp: float
@@ -102,13 +102,13 @@ def at_budget(encode: Callable[[int], bytes], score: Callable[[bytes], Scores], 
     return Scored(size, len(larger), measured, moved)
 
 
-def means(rows: Iterable[Row]) -> list[Mean]:
+def means(rows: Iterable[VariantRow]) -> list[VariantMean]:
     """By rate and variant, in the order of the rows; unknown scores (nan) do not count."""
-    groups: dict[tuple[float, str], list[Row]] = {}
+    groups: dict[tuple[float, str], list[VariantRow]] = {}
     for row in rows:
         groups.setdefault((row.bpp, row.variant), []).append(row)
     return [
-        Mean(
+        VariantMean(
             bpp,
             variant,
             pictures=len(some),
@@ -121,7 +121,9 @@ def means(rows: Iterable[Row]) -> list[Mean]:
     ]
 
 
-def changes(rows: Sequence[Row], pairs: Sequence[tuple[str, str]], metrics: Sequence[Metric]) -> list[Change]:
+def changes(
+    rows: Sequence[VariantRow], pairs: Sequence[tuple[str, str]], metrics: Sequence[Metric]
+) -> list[Change]:
     """For each rate all ``pairs`` of variants, over the pictures that both have."""
     found = []
     for bpp in dict.fromkeys(row.bpp for row in rows):
@@ -151,7 +153,7 @@ def _change(
     return Change(bpp, variant, against, metric.key, difference, share)
 
 
-def summary(rows: Sequence[Row], pairs: Sequence[tuple[str, str]], metrics: Sequence[Metric]) -> Any:
+def summary(rows: Sequence[VariantRow], pairs: Sequence[tuple[str, str]], metrics: Sequence[Metric]) -> Any:
     """Means, changes and rows, for JSON."""
     return {
         "means": [asdict(mean) for mean in means(rows)],
@@ -167,7 +169,7 @@ def _rounded(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def markdown(rows: Sequence[Row], pairs: Sequence[tuple[str, str]], metrics: Sequence[Metric]) -> str:
+def markdown(rows: Sequence[VariantRow], pairs: Sequence[tuple[str, str]], metrics: Sequence[Metric]) -> str:
     """For each rate a table of means and one of changes."""
     lines: list[str] = []
     found, differences = means(rows), changes(rows, pairs, metrics)
@@ -195,7 +197,7 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _cells(mean: Mean, metrics: Sequence[Metric]) -> Iterator[str]:
+def _cells(mean: VariantMean, metrics: Sequence[Metric]) -> Iterator[str]:
     for metric in metrics:
         value = mean.scores[metric.key]
         yield "" if math.isnan(value) else f"{value:.{metric.digits}f}"

@@ -32,8 +32,8 @@ from picogram.bench.kid import kid, patch_features, vgg_rows
 from picogram.bench.measure import Backbones, Reference, bits_per_pixel, to_tensor
 from picogram.images import read_image
 from picogram.metrics import weights
-from picogram.metrics.perceptual import Lpips, load_lpips, lpips_distance
-from picogram.semantics.features import load_features
+from picogram.metrics.perceptual import load_lpips, lpips_distance
+from picogram.semantics.features import FeatureNet, load_features
 from training.diffusion.losses import excess
 
 PATCH = 128
@@ -64,43 +64,66 @@ def pictures(source: Path, every: int, limit: int | None) -> Iterator[tuple[str,
             yield Path(member.name).stem, read_image(io.BytesIO(file.read()).getvalue())
 
 
-class Judge:
+class PictureJudge:
     """All metrics against one original, whose features are computed once."""
 
-    def __init__(self, backbones: Backbones, vgg: Lpips, features: Any) -> None:
-        self.backbones, self.vgg, self.features = backbones, vgg, features
+    def __init__(self, folder: Path, half: bool = False) -> None:
+        """``folder`` of the metrics' weights; ``half``: VGG computes in bfloat16."""
+        self.backbones, self.second, self.half = Backbones(folder, half=half), load_lpips(folder, "vgg"), half
 
     @torch.inference_mode()
     def original(self, image: Image.Image) -> None:
-        self.image, self.x = image, to_tensor(image)
-        self.reference = Reference(image, self.backbones)
-        self.seen = self._vgg(self.x)
+        """What is judged from now on is a copy of this one."""
+        self.x, self.reference = to_tensor(image), Reference(image, self.backbones)
+        self.seen = self._second(self.x)
         self.grain = float(excess(self.x, self.x))
-        self.rows = self._rows(image, self.backbones.vgg(self.x))
 
-    def _vgg(self, x: Tensor) -> list[Tensor]:
-        found: list[Tensor] = self.vgg.features((2 * x - 1 - self.vgg.shift) / self.vgg.scale)
-        return found
-
-    def _rows(self, image: Image.Image, features: list[Tensor]) -> tuple[Tensor, Tensor]:
-        second = vgg_rows(features[-2:], (image.height, image.width), PATCH)
-        return patch_features(self.features, [to_tensor(image)[0]], PATCH).half(), second.half()
+    def _second(self, x: Tensor) -> list[Tensor]:
+        """What LPIPS by VGG compares."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            found: list[Tensor] = self.second.features((2 * x - 1 - self.second.shift) / self.second.scale)
+        return [each.float() for each in found]
 
     @torch.inference_mode()
-    def __call__(self, image: Image.Image) -> tuple[dict[str, float], tuple[Tensor, Tensor]]:
+    def scores(self, image: Image.Image) -> dict[str, float]:
+        """By the names of ``METRICS``."""
+        return self._scores(image, self.backbones.vgg(to_tensor(image)))
+
+    def _scores(self, image: Image.Image, features: list[Tensor]) -> dict[str, float]:
         y = to_tensor(image)
-        features = self.backbones.vgg(y)
-        found = {
+        return {
             "lpips_alex": self.reference.lpips(image),
-            "lpips_vgg": float(lpips_distance(self.seen, self._vgg(y), self.vgg.heads)),
+            "lpips_vgg": float(lpips_distance(self.seen, self._second(y), self.second.heads)),
             "dists": self.reference.dists_of(features),
             "psnr": -10 * float((self.x - y).square().mean().log10()),
             "excess": float(excess(self.x, y)) - self.grain,
         }
-        return found, self._rows(image, features)
 
 
-class Run:
+class PatchJudge(PictureJudge):
+    """Also the features of patches that both KIDs compare."""
+
+    def __init__(self, folder: Path, features: FeatureNet) -> None:
+        super().__init__(folder)
+        self.features = features
+
+    @torch.inference_mode()
+    def original(self, image: Image.Image) -> None:
+        super().original(image)
+        self.patches = self._patches(image, self.backbones.vgg(self.x))
+
+    def _patches(self, image: Image.Image, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        second = vgg_rows(features[-2:], (image.height, image.width), PATCH)
+        return patch_features(self.features, [to_tensor(image)[0]], PATCH).half(), second.half()
+
+    @torch.inference_mode()
+    def judged(self, image: Image.Image) -> tuple[dict[str, float], tuple[Tensor, Tensor]]:
+        """Its scores, and the features of its patches."""
+        features = self.backbones.vgg(to_tensor(image))
+        return self._scores(image, features), self._patches(image, features)
+
+
+class JudgingRun:
     """Rows so far, and the patches for KID."""
 
     def __init__(self, out: Path) -> None:
@@ -135,18 +158,18 @@ class Run:
         return found
 
 
-def judge(
-    run: Run, judge_: Judge, name: str, image: Image.Image, bpp: float, args: argparse.Namespace
+def add_picture(
+    run: JudgingRun, judge: PatchJudge, name: str, image: Image.Image, bpp: float, args: argparse.Namespace
 ) -> None:
     """One picture at one rate in every way."""
     data = picogram.encode(image, bpp=bpp)
-    run.seen.setdefault(f"original {bpp}", []).append(judge_.rows)
+    run.seen.setdefault(f"original {bpp}", []).append(judge.patches)
     for steps in args.steps:
         begun = time.process_time()
         drawn = picogram.decode(data, steps=steps)
         seconds = time.process_time() - begun
-        metrics, rows = judge_(drawn)
-        run.seen.setdefault(f"{steps} {bpp}", []).append(rows)
+        metrics, patches = judge.judged(drawn)
+        run.seen.setdefault(f"{steps} {bpp}", []).append(patches)
         about = {
             "picture": name,
             "target": bpp,
@@ -173,15 +196,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.save:
         args.save.mkdir(parents=True, exist_ok=True)
-    folder = weights.require()
-    judge_ = Judge(Backbones(folder), load_lpips(folder, "vgg"), load_features())
-    run = Run(args.out)
+    judge, run = PatchJudge(weights.require(), load_features()), JudgingRun(args.out)
     for bpp in args.bpp:
         for name, whole in pictures(args.pictures, args.every, args.limit):
             if not run.has(name, bpp):
                 image = middle(whole, args.crop)
-                judge_.original(image)
-                judge(run, judge_, name, image, bpp, args)
+                judge.original(image)
+                add_picture(run, judge, name, image, bpp, args)
                 run.save()
     for row in run.summary():
         print(" ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))

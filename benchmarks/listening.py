@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What listening costs: encode and decode times of ``taco``, with and without words, beside ``base`` in the same run.
 
-    python benchmarks/listening.py --images kodak/*.png --out listening.json
+    python -m benchmarks.listening --images kodak/*.png --out listening.json
 
 768x512 at 0.03 bit per pixel, warm; for each picture the median of all rounds, and of these the mean, since how often the
 rate is tried until it fits differs between pictures. Each round times every case once, so that the machine's moods touch
@@ -20,9 +20,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from speed import SIZE, budget, picture
 
 import picogram
+from benchmarks.speed import SIZE, budget, picture
 from picogram import api
 from picogram.request import EncodeOptions
 

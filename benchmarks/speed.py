@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long Picogram takes and how much memory, with AVIF by Pillow as the yardstick of the same run.
 
-    python benchmarks/speed.py --image photo.png --out speed.json
+    python -m benchmarks.speed --image photo.png --out speed.json
 
 Measured: encode and decode of 768x512 (warm, median), by stage where the codec tells; the command line from
 nothing to the first byte; peak resident memory of a fresh process, at 768x512 and at 12 megapixels.
@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -90,20 +91,17 @@ def stages(image: Image.Image, coded: bytes, repeats: int) -> dict[str, float]:
 
 def _runs(codec: Any, y: Any, z: Any, rate: int) -> list[tuple[Any, Any]]:
     """Every run of symbols of a file and its table, in coding order."""
+    from picogram.bitstream.rangecoder import RangeEncoder
     from picogram.latent import coding
 
     found: list[tuple[Any, Any]] = []
 
-    class Recorder(coding.RangeEncoder):
+    class Recorder(RangeEncoder):
         def put(self, symbols: Any, table: Any) -> None:
             found.append((symbols, table))
 
-    original = coding.RangeEncoder
-    try:
-        coding.RangeEncoder = Recorder  # type: ignore[misc]
+    with patch.object(coding, "RangeEncoder", Recorder):
         coding.encode_latents(codec.prior, y, z, [rate])
-    finally:
-        coding.RangeEncoder = original  # type: ignore[misc]
     return found
 
 
@@ -181,7 +179,7 @@ def child(task: str, path: Path | None) -> None:
 
 def in_process(task: str, path: Path | None) -> dict[str, Any]:
     """Run ``child`` in a fresh interpreter."""
-    command = [sys.executable, __file__, "--child", task]
+    command = [sys.executable, "-m", "benchmarks.speed", "--child", task]
     command += ["--image", str(path)] if path else []
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -6,7 +6,7 @@
     python -m benchmarks.taco --photos photos/ --captions captions.csv --out photos.json   # people's captions
     python -m benchmarks.taco --held-out flickr8k.tar --limit 48 --out photos.json         # the same from a tar
 
-    pictures, captions ── Subject ── captions_tried ── api.prepare ──> for each rate a file of each variant
+    pictures, captions ── CaptionedPicture ── captions_tried ── api.prepare ──> for each rate a file of each variant
         ──> LPIPS (alex), DISTS, PSNR, meaning ──> JSON, and Markdown on the standard output
 
 The CSV is that of ``picogram bench --captions``. Needs the models ``metrics``, ``text`` and ``features``. The captions
@@ -30,7 +30,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.equal_bytes import Metric, Row, Scores, at_budget, markdown, summary
+from benchmarks.equal_bytes import Metric, Scores, VariantRow, at_budget, markdown, summary
 from picogram import api
 from picogram.bench.ablate import model_digests, program_versions
 from picogram.bench.command import pictures_in
@@ -74,7 +74,7 @@ Measure = Callable[[Image.Image], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Subject:
+class CaptionedPicture:
     """An RGB picture and what people say of it; None: nobody said anything."""
 
     name: str
@@ -83,29 +83,34 @@ class Subject:
 
 
 @dataclass
-class Result:
+class TacoResult:
     """A whole run; ``pictures``: by name their size, SHA-256 and the captions of all variants."""
 
     settings: dict[str, Any]
     pictures: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[VariantRow] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
-        made_with = {"versions": program_versions(), "models": model_digests()}
-        about = {"settings": self.settings, **made_with, "pictures": self.pictures, "left_out": self.left_out}
-        return about | summary(self.rows, PAIRS, METRICS)
+        return {
+            "settings": self.settings,
+            "versions": program_versions(),
+            "models": model_digests(),
+            "pictures": self.pictures,
+            "left_out": self.left_out,
+            **summary(self.rows, PAIRS, METRICS),
+        }
 
 
-def from_folder(folder: Path, captions: Path | None, limit: int | None) -> list[Subject]:
+def from_folder(folder: Path, captions: Path | None, limit: int | None) -> list[CaptionedPicture]:
     """Pictures of a folder by name. Raises UsageError and ImageError."""
     paths = pictures_in(folder, limit)
     said = read_captions(captions, [path.name for path in paths]) if captions else {}
-    return [Subject(path.name, read_image(path), said.get(path.name)) for path in paths]
+    return [CaptionedPicture(path.name, read_image(path), said.get(path.name)) for path in paths]
 
 
-def held_out(tar: Path, limit: int | None) -> list[Subject]:
+def held_out(tar: Path, limit: int | None) -> list[CaptionedPicture]:
     """Photographs at an even pace of the last tenth of a captioned tar, 256x192 or 192x256; each with its first caption.
 
     Raises UsageError for a file that is no such tar.
@@ -122,11 +127,11 @@ def held_out(tar: Path, limit: int | None) -> list[Subject]:
     subjects = []
     for number, photo in enumerate(chosen):
         picture = Image.fromarray(decode(photo.data, photo.aspect))
-        subjects.append(Subject(f"{number:02d}", picture, photo.captions[0]))
+        subjects.append(CaptionedPicture(f"{number:02d}", picture, photo.captions[0]))
     return subjects
 
 
-def captions_tried(subjects: Sequence[Subject], words: Words) -> dict[str, dict[str, str]]:
+def captions_tried(subjects: Sequence[CaptionedPicture], words: Words) -> dict[str, dict[str, str]]:
     """By picture and variant of ``taco`` the caption. Where people said nothing, the captioner's is the correct one.
 
     Raises UsageError if there is no other picture with another caption, and what the captioner raises.
@@ -163,11 +168,11 @@ def words_shuffled(caption: str) -> str:
 
 
 def run(
-    subjects: Sequence[Subject],
+    subjects: Sequence[CaptionedPicture],
     bpps: Sequence[float],
     words: Words,
-    measure: Callable[[Subject, str], Measure],
-    result: Result,
+    measure: Callable[[CaptionedPicture, str], Measure],
+    result: TacoResult,
     done: Callable[[], None] = lambda: None,
 ) -> None:
     """Add to ``result``, ``done`` after every picture; ``measure``: what compares with a subject and its correct caption.
@@ -189,7 +194,9 @@ def run(
         done()
 
 
-def _rows(subject: Subject, bpp: float, heard: Mapping[str, PreparedWords], compare: Measure) -> list[Row]:
+def _rows(
+    subject: CaptionedPicture, bpp: float, heard: Mapping[str, PreparedWords], compare: Measure
+) -> list[VariantRow]:
     budget = budget_bytes(bpp, subject.picture.size)
     base = _encoder(subject, PreparedWords(), "base")
     cases: dict[str, tuple[Encode, int | None]] = {
@@ -203,19 +210,19 @@ def _rows(subject: Subject, bpp: float, heard: Mapping[str, PreparedWords], comp
         return {metric.key: found[metric.key] for metric in METRICS}
 
     return [
-        Row(subject.name, bpp, variant, budget, at_budget(encode, partial(score, steps), budget))
+        VariantRow(subject.name, bpp, variant, budget, at_budget(encode, partial(score, steps), budget))
         for variant, (encode, steps) in cases.items()
     ]
 
 
-def _encoder(subject: Subject, prepared: PreparedWords, profile: str) -> Encode:
+def _encoder(subject: CaptionedPicture, prepared: PreparedWords, profile: str) -> Encode:
     """Remembers its files."""
     return cache(
         lambda most: api.assemble(subject.picture, prepared, EncodeOptions(bytes=most, profile=profile)).data
     )
 
 
-def _about(subject: Subject, captions: Mapping[str, str]) -> dict[str, Any]:
+def _about(subject: CaptionedPicture, captions: Mapping[str, str]) -> dict[str, Any]:
     picture = subject.picture
     digest = hashlib.sha256(picture.tobytes()).hexdigest()
     size = {"width": picture.width, "height": picture.height}
@@ -253,9 +260,9 @@ def main() -> None:
         )
         semantic, backbones = Semantic(), Backbones(weights.require(), has_fast_bfloat16())
         captions = "the captioner's" if given.photos and not given.captions else "people's"
-        result = Result({"bpps": given.bpp, "captions": captions, "seed": SEED, "space": semantic.name})
+        result = TacoResult({"bpps": given.bpp, "captions": captions, "seed": SEED, "space": semantic.name})
 
-        def measure(subject: Subject, caption: str) -> Measure:
+        def measure(subject: CaptionedPicture, caption: str) -> Measure:
             meaning = semantic.against(subject.picture, caption)
             return Reference(subject.picture, backbones, meaning).metrics
 

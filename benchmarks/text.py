@@ -17,6 +17,7 @@ import statistics
 import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,7 +37,9 @@ def flickr_captions(path: Path, count: int) -> list[str]:
     return [row["captions"][0] for row in captioned(path)[1][:count]]
 
 
-def row(name: str, sizes: list[float], characters: int, extra: dict | None = None) -> dict:
+def row(
+    name: str, sizes: list[float], characters: int, extra: dict[str, Any] | None = None
+) -> dict[str, Any]:
     bits = statistics.mean(sizes)
     per_character = bits * len(sizes) / characters
     print(f"  {name:<34} {bits:8.1f} bits  {per_character:.3f} bits/char", flush=True)
@@ -48,7 +51,7 @@ def row(name: str, sizes: list[float], characters: int, extra: dict | None = Non
     }
 
 
-def measure(texts: list[str]) -> list[dict]:
+def measure(texts: list[str]) -> list[dict[str, Any]]:
     """All coders on one set of texts."""
     characters = sum(map(len, texts))
     coder = TextCoder(load_lm_coder())
@@ -69,9 +72,10 @@ def measure(texts: list[str]) -> list[dict]:
     return rows
 
 
-def times(texts: list[str]) -> dict:
+def times(texts: list[str]) -> dict[str, Any]:
     """Seconds to decode captions of about 20 words, alone and in a batch of 16."""
-    coder = TextCoder(load_lm_coder())
+    lm = load_lm_coder()
+    coder = TextCoder(lm)
     chosen = sorted(texts, key=lambda t: abs(len(t.split()) - 20))[:16]
     sections = [c.section for c in coder.encode(chosen, coders=("exact-lm",))]
     coder.decode(sections[:1])
@@ -82,12 +86,13 @@ def times(texts: list[str]) -> dict:
     start = time.perf_counter()
     coder.decode(sections)
     batch = (time.perf_counter() - start) / len(sections)
-    found = {"words": statistics.mean(len(t.split()) for t in chosen), "alone_s": round(alone, 3)}
-    found |= {
+    found = {
+        "words": statistics.mean(len(t.split()) for t in chosen),
+        "alone_s": round(alone, 3),
         "batch_of_16_s": round(batch, 3),
-        "kernel": coder.lm.model.kernel,
+        "kernel": lm.model.kernel,
         "threads": torch.get_num_threads(),
-    }  # type: ignore[union-attr]
+    }
     print(f"  decode, {found['words']:.0f} words: alone {alone:.2f} s, batch of 16 {batch:.3f} s a caption")
     return found
 
@@ -99,7 +104,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/text.json"))
     args = parser.parse_args()
-    result: dict = {}
+    result: dict[str, Any] = {}
     print("24 LLaVA-1.5 captions of Kodak (Murai et al.)")
     result["kodak_llava"] = measure(kodak_captions(args.kodak_captions))
     texts = flickr_captions(args.flickr, args.photos)

@@ -20,16 +20,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.text import flickr_captions
-from picogram.exact.split_linear import int8_is_exact
+from picogram.exact.split_linear import SplitKernel, int8_is_exact
 from picogram.models.store import text_model_file
 from picogram.text.coder import TextCoder
 from picogram.text.lm.coder import LMCoder
 from picogram.text.lm.load import load_lm_coder, load_tokenizer
 from picogram.text.lm.model import ExactLM
 
-KERNELS = ("int8", "float32", "float64")
+KERNELS: tuple[SplitKernel, ...] = ("int8", "float32", "float64")
 BATCHES = (1, 8, 16)
 INSTRUCTION_SETS = ("DEFAULT", "AVX2")
 THREADS = (1, 2)
@@ -40,7 +41,7 @@ def make_texts(count: int, captions: Path | None) -> list[str]:
     """Half captions, if there are any; the rest random words, and strings of any characters."""
     rng = random.Random(SEED)
     pieces = [p.decode("utf-8", "ignore") for p in load_tokenizer().pieces.values()]
-    texts = [text for _, text in flickr_captions(captions, count // 2)] if captions else []
+    texts = flickr_captions(captions, count // 2) if captions else []
     while len(texts) < count:
         if rng.random() < 0.7:
             texts.append("".join(rng.choice(pieces) for _ in range(rng.randint(1, 9))))
@@ -52,14 +53,13 @@ def make_texts(count: int, captions: Path | None) -> list[str]:
     return texts
 
 
-def compare(texts: list[str], sections: list[bytes], kernel: str, batch: int) -> tuple[int, int]:
+def compare(texts: list[str], sections: list[bytes], kernel: SplitKernel, batch: int) -> tuple[int, int]:
     """Mismatches of bytes and of texts, in batches of one size with one kernel."""
     from safetensors.torch import load_file
 
     shipped = load_lm_coder()
-    coder = TextCoder(
-        LMCoder(ExactLM(load_file(text_model_file()), kernel=kernel), shipped.tokens, shipped.prompts)
-    )  # type: ignore[arg-type]
+    model = ExactLM(load_file(text_model_file()), kernel=kernel)
+    coder = TextCoder(LMCoder(model, shipped.tokens, shipped.prompts))
     wrong_bytes = wrong_texts = 0
     for start in range(0, len(texts), batch):
         part, wanted = texts[start : start + batch], sections[start : start + batch]
@@ -84,7 +84,7 @@ def worker(path: Path, part: int, parts: int) -> None:
     print(json.dumps(rows))
 
 
-def run(path: Path, threads: int, instructions: str, part: int, parts: int) -> list[dict]:
+def run(path: Path, threads: int, instructions: str, part: int, parts: int) -> list[dict[str, Any]]:
     """A worker in an environment of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     if instructions != "DEFAULT":

@@ -19,14 +19,25 @@ from typing import Any
 import torch
 
 from picogram.models import DEFAULT_LATENT, latent_weights
-from training.engine import Engine
-from training.latent.task import LatentTask, bank, device_of, made
+from training.devices import device_of
+from training.engine import TrainingEngine
+from training.latent.task import LatentTask, made
 from training.phases import Phase
+from training.photos import bank
 
-BEFORE = {"mse": 60, "lpips_alex": 1.3, "lpips_vgg": 0.5, "dists": 1.5, "vgg_crop": 96, "vgg_share": 0.5}
-STAGE_A = {"mse": 150, "lpips_alex": 1}
-TRUNK = {"transforms": {"trunk": "dense", "trunk_width": 336, "trunk_blocks": 8}}
-WAYS: dict[str, tuple[dict[str, Any], dict[str, float], int]] = {
+Weights = dict[str, float]
+
+BEFORE: Weights = {
+    "mse": 60,
+    "lpips_alex": 1.3,
+    "lpips_vgg": 0.5,
+    "dists": 1.5,
+    "vgg_crop": 96,
+    "vgg_share": 0.5,
+}
+STAGE_A: Weights = {"mse": 150, "lpips_alex": 1}
+TRUNK: dict[str, Any] = {"transforms": {"trunk": "dense", "trunk_width": 336, "trunk_blocks": 8}}
+WAYS: dict[str, tuple[dict[str, Any], Weights, int]] = {
     "latent-2, its losses": ({}, BEFORE, 8),
     "latent-2, losses of Stage A": ({}, STAGE_A, 16),
     "with a trunk, losses of Stage A": (TRUNK, STAGE_A, 16),
@@ -39,7 +50,7 @@ def speed(way: str, args: argparse.Namespace) -> float:
     photos = bank(args.photos, device_of(args.cpu), 1)
     task = LatentTask(made(config, latent_weights(DEFAULT_LATENT), photos), photos, args.metrics)
     phase = Phase(batch, steps=10**9, lr=1e-5, settings={"crop": args.crop, "loss": loss})
-    engine = Engine(task, [phase], args.scratch)
+    engine = TrainingEngine(task, [phase], args.scratch)
     task.begin(phase)
     for _ in range(3):
         engine.one_step(phase)

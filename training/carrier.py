@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a training run carries to a machine that is lent for minutes, and what it brings back.
 
-There: ``settle`` a load (photographs decoded, judges restored), ``spread`` a recipe over the seconds that are left at the
+There: ``settle`` a load (photographs decoded, judges restored), make a run ``fitted`` to the seconds that are left at the
 speed just measured, and ``Courier`` writes averaged weights in small parts once a minute, so that a machine that goes
 away takes a minute with it. Back here: ``join``.
 """
 
 from __future__ import annotations
 
+import argparse
+import copy
 import io
 import pickle
 import random
@@ -25,8 +27,8 @@ import torch
 from safetensors.torch import load_file
 
 from picogram.metrics.perceptual import load_arrays
-from training.engine import Engine
-from training.phases import Phase, scaled
+from training.engine import TrainingEngine
+from training.phases import scaled
 from training.photos import unpack
 
 PART_BYTES = 15 * 2**20
@@ -36,6 +38,10 @@ LARGE = 10_000
 JUDGES = ("alexnet.ckpt", "vgg16.ckpt")
 EVERY = 55.0
 """Seconds between two parcels."""
+MARGIN = 0.97
+"""Share of the time left that samples are counted for."""
+AT_ONCE = 4
+"""Steps between two looks at the clock while measuring: each look waits for the device."""
 
 
 def shrunk(tree: Any) -> Any:
@@ -99,31 +105,52 @@ def settle(load: Path, work: Path) -> None:
     unpack(work, work / "photos")
 
 
-def spread(engine: Engine, phases: Sequence[Phase], seconds: float, trial: float = 30.0) -> list[Phase]:
-    """Train for ``trial`` seconds to see how fast it goes; the phases scaled to what ``seconds`` from now can hold.
+def timed(run: TrainingEngine, number: int, steps: int) -> tuple[float, float]:
+    """Seconds that so many steps of a phase take, and the last loss. The run's count of phases is not touched."""
+    phase, loss, begun = run.phases[number], float("nan"), time.time()
+    for _ in range(steps):
+        found = run.one_step(phase)["loss"]
+    if steps:
+        loss = float(found)  # waits for the device
+    return time.time() - begun, loss
 
-    The first quarter of the trial goes to the search for kernels and is not counted. The steps of the trial stay: they
-    are the run's first.
-    """
-    begun, first = time.time(), engine.samples
-    engine.phases = [*phases]
-    engine.run(begun + trial / 4)
-    before, mark = engine.samples, time.time()
-    engine.run(begun + trial)
-    if engine.samples > before:
-        speed = (engine.samples - before) / (time.time() - mark)
-    else:  # steps so slow that the first one took all of the trial
-        speed = (engine.samples - first) / (time.time() - begun)
+
+def affordable(run: TrainingEngine, seconds: float, trial: float) -> int:
+    """How many samples of the recipe fit in ``seconds`` from now, of which a ``trial`` takes some and teaches nothing."""
+    begun, ends = time.time(), len(run.phases)
+    before = copy.deepcopy(run.task.model.state_dict())
+    state = copy.deepcopy(run.task.state())
+    per_sample, total = 0.0, sum(p.length * p.batch for p in run.phases)
+    for number, phase in enumerate(run.phases):
+        run.task.begin(phase)
+        timed(run, number, 2)  # kernels are chosen and compiled
+        steps, spent = 0, 0.0
+        while not steps or time.time() - begun < trial * (number + 1) / ends:
+            spent, steps = spent + timed(run, number, AT_ONCE)[0], steps + AT_ONCE
+        per_sample += spent / (steps * phase.batch) * phase.length * phase.batch / total
+    run.task.model.load_state_dict(before)
+    run.task.load(state)
     left = seconds - (time.time() - begun)
-    found = scaled(phases, engine.samples + max(1, round(speed * left)))
-    print(f"{speed:.1f} samples/s, {left:.0f} s left: {[p.length for p in found]} steps", flush=True)
-    return found
+    return max(1, int(MARGIN * left / per_sample))
+
+
+def fitted(run: TrainingEngine, seconds: float, trial: float) -> TrainingEngine:
+    """The same run, not begun, with its recipe scaled to what ``seconds`` from now can hold.
+
+    How fast each phase goes is measured for ``trial`` seconds altogether, so that the rate of learning has fallen when
+    the time is over.
+    """
+    begun = time.time()
+    phases = scaled(run.phases, affordable(run, seconds, trial))
+    left = seconds - (time.time() - begun)
+    print(f"{left:.0f} s left: {[phase.length for phase in phases]} steps", flush=True)
+    return TrainingEngine(run.task, phases, run.out, run.every, light=run.light)
 
 
 class Courier(threading.Thread):
     """Brings the averaged weights of a run to ``out`` in parts, once a minute and at the end."""
 
-    def __init__(self, engine: Engine, out: Path) -> None:
+    def __init__(self, engine: TrainingEngine, out: Path) -> None:
         super().__init__(daemon=True)
         self.engine, self.out, self.ended = engine, out, threading.Event()
         out.mkdir(parents=True, exist_ok=True)
@@ -162,6 +189,33 @@ def join(folder: Path, name: str, out: Path) -> Mapping[str, torch.Tensor]:
     return load_file(out)
 
 
-def size_of(folder: Path) -> float:
-    """Megabytes of a load."""
-    return sum(p.stat().st_size for p in folder.iterdir()) / 1e6
+def empty_loads(out: Path) -> tuple[Path, Path]:
+    """The folders ``first`` and ``second`` in ``out``, without what they held."""
+    loads = out / "first", out / "second"
+    for load in loads:
+        shutil.rmtree(load, ignore_errors=True)
+        load.mkdir(parents=True)
+    return loads
+
+
+def print_sizes(loads: Sequence[Path]) -> None:
+    """Megabytes of each load."""
+    for load in loads:
+        print(load, f"{sum(p.stat().st_size for p in load.iterdir()) / 1e6:.1f} MB")
+
+
+def train_options(verb: argparse.ArgumentParser) -> None:
+    """What every ``train`` takes there."""
+    for name in ("load", "work"):
+        verb.add_argument(name, type=Path)
+    for name in ("recipe", "out"):
+        verb.add_argument(f"--{name}", type=Path, required=True)
+    verb.add_argument("--seconds", type=float, default=575, help="of this call")
+    verb.add_argument("--trial", type=float, default=30, help="seconds for measuring the speed")
+    verb.add_argument("--compile", action="store_true")
+
+
+def join_options(verb: argparse.ArgumentParser) -> None:
+    """What every ``join`` takes here."""
+    for name in ("folder", "out"):
+        verb.add_argument(name, type=Path)

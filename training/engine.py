@@ -3,10 +3,10 @@
 """The one training loop: phases counted in samples, a learning rate that rises and falls, averaged weights, a
 checkpoint from which a run goes on as if it had never stopped.
 
-What is trained is a ``Task``: a model, and how a batch becomes a loss. A recipe is JSON, ``{"phases": [{...}, ...]}``;
-see ``Phase``. In ``RUN``: ``last.pt`` (everything), ``average.safetensors`` (averaged weights, fp16), ``log.jsonl`` (a
-line for each look at it), ``best.safetensors`` where the task can judge itself, and averaged weights at the end of each
-phase in ``phase-N.safetensors`` where there are several.
+What is trained is a ``TrainingTask``: a model, and how a batch becomes a loss. A recipe is JSON,
+``{"phases": [{...}, ...]}``; see ``Phase``. In ``RUN``: ``last.pt`` (everything), ``average.safetensors`` (averaged
+weights, fp16), ``log.jsonl`` (a line for each look at it), ``best.safetensors`` where the task can judge itself, and
+averaged weights at the end of each phase in ``phase-N.safetensors`` where there are several.
 
 Nothing in a step asks the device for a number; on CUDA the host runs ahead of it.
 """
@@ -35,7 +35,7 @@ from training.phases import Phase
 Weights = dict[str, Tensor]
 
 
-class Task(ABC):
+class TrainingTask(ABC):
     """A model and how it learns. What is random comes from torch and from ``rng``, whose states are kept."""
 
     def __init__(
@@ -110,12 +110,12 @@ class Means:
         return found
 
 
-class Engine:
+class TrainingEngine:
     """A run in progress."""
 
     def __init__(
         self,
-        task: Task,
+        task: TrainingTask,
         phases: Sequence[Phase],
         out: Path,
         every: Every | None = None,

@@ -62,13 +62,18 @@ def restore() -> int:
     return len(missing)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    verbs = parser.add_subparsers(dest="verb", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    verbs = made.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("slim")
     verb.add_argument("--keep", nargs="*", default=[], help="weights that travel, as git names them")
     verbs.add_parser("restore")
-    args = parser.parse_args()
+    return made
+
+
+def main() -> None:
+    args = parser().parse_args()
     if args.verb == "slim":
         print(f"{slim(args.keep):.1f} MB are left")
     else:

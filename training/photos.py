@@ -44,7 +44,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Found:
+class TarPhoto:
     """A file of a tar, and for a captioned one its width over its height and captions."""
 
     name: str
@@ -70,7 +70,7 @@ def held_out(names: list[str], tar: str) -> set[str]:
     return set(names[int(len(names) * 0.9) :])
 
 
-def read_tar(path: Path, held: bool = False) -> Iterator[Found]:
+def read_tar(path: Path, held: bool = False) -> Iterator[TarPhoto]:
     """The training pictures of a tar by name, or those held out."""
     with tarfile.open(path) as tar:
         members = {m.name: m for m in tar if m.isfile()}
@@ -85,7 +85,7 @@ def read_tar(path: Path, held: bool = False) -> Iterator[Found]:
                 row = said.get(Path(name).name, {})
                 aspect = row.get("true_aspect") or (1.33 if row else 0.0)
                 found = tuple(row.get("captions", ())[:CAPTIONS])
-                yield Found(Path(name).name, _bytes(tar, members[name]), aspect, found)
+                yield TarPhoto(Path(name).name, _bytes(tar, members[name]), aspect, found)
 
 
 def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -178,7 +178,7 @@ def unpack(carry: Path, out: Path, processes: int | None = None) -> None:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PhotoBatch:
     """``originals [B, 3, H, W]`` 0..1; captions as ids ``[B, T]``, right-padded, and lengths ``[B]``."""
 
     originals: Tensor
@@ -210,7 +210,7 @@ class PhotoBank:
         start, end = self.offsets[index : index + 2]
         return self.data[int(start) : int(end)].view(*self.sizes[index], 3)
 
-    def windows(self, count: int, crop: int, natural: float = 0.6) -> Batch:
+    def windows(self, count: int, crop: int, natural: float = 0.6) -> PhotoBatch:
         """Square windows; ``natural`` of them as they are, the others shrunk to 0.5..1 of their size first."""
         rng, found = self.rng, []
         for index in rng.choice(len(self.sizes), size=count, p=self.chance):
@@ -221,9 +221,9 @@ class PhotoBank:
             part = self.picture(int(index))[top : top + side, left : left + side]
             found.append(self._float(part, (crop, crop)))
         none = torch.zeros(count, dtype=torch.long, device=self.device)
-        return Batch(torch.stack(found), none[:, None][:, :0], none)
+        return PhotoBatch(torch.stack(found), none[:, None][:, :0], none)
 
-    def captioned(self, count: int, drop: float) -> Batch:
+    def captioned(self, count: int, drop: float) -> PhotoBatch:
         """Whole photographs of one shape with a caption each, which is dropped with chance ``drop``."""
         rng = self.rng
         wide = bool(rng.random() < len(self.shaped[True]) / max(1, sum(map(len, self.shaped.values()))))
@@ -233,7 +233,7 @@ class PhotoBank:
         said = [[] if rng.random() < drop else ids for ids in said]
         ids = torch.tensor([ids + [0] * (LONGEST - len(ids)) for ids in said], dtype=torch.long)
         lengths = torch.tensor([len(ids) for ids in said])
-        return Batch(torch.stack(found), ids.to(self.device), lengths.to(self.device))
+        return PhotoBatch(torch.stack(found), ids.to(self.device), lengths.to(self.device))
 
     def _float(self, part: Tensor, size: tuple[int, int]) -> Tensor:
         """``[h, w, 3] uint8`` to ``[3, *size]`` 0..1, mirrored half of the time."""
@@ -245,9 +245,15 @@ class PhotoBank:
         return x.flip(2) if self.rng.random() < 0.5 else x
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    verbs = parser.add_subparsers(dest="verb", required=True)
+def bank(folder: Path, device: torch.device, seed: int) -> PhotoBank:
+    """Photographs in the memory of a device; what is random comes from the seed."""
+    return PhotoBank(folder, device, np.random.default_rng(seed))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    verbs = made.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("select")
     verb.add_argument("--large", type=Path, nargs="+", required=True)
     verb.add_argument("--captioned", type=Path)
@@ -257,7 +263,11 @@ def main() -> None:
     verb = verbs.add_parser("unpack")
     verb.add_argument("carry", type=Path)
     verb.add_argument("out", type=Path)
-    args = parser.parse_args()
+    return made
+
+
+def main() -> None:
+    args = parser().parse_args()
     if args.verb == "select":
         select(args.large, args.captioned, args.out, args.megabytes, args.share)
     else:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 from pathlib import Path
@@ -20,6 +21,20 @@ def int8_channels(name: str, value: Tensor) -> dict[str, Tensor]:
     scale = value.flatten(1).abs().amax(1).clamp_min(1e-8) / 127
     codes = torch.round(value / scale.view(-1, *[1] * (value.dim() - 1))).to(torch.int8)
     return {name: codes, f"{name}.scale": scale}
+
+
+def add_target_options(made: argparse.ArgumentParser) -> None:
+    """Where a model goes, and under which id."""
+    made.add_argument("--model", type=int, required=True, help="id of the new model, written into files")
+    made.add_argument("--out", type=Path, required=True, help="folder")
+    made.add_argument("--overwrite", action="store_true", help="replace a model of the same id")
+
+
+def refuse_taken(args: argparse.Namespace, kind: str) -> None:
+    """Raises SystemExit for an id that is in use: files that name it could not be read any more."""
+    path = args.out / f"{kind}-{args.model}.safetensors"
+    if path.exists() and not args.overwrite:
+        raise SystemExit(f"{path} exists: take a new id, or --overwrite a model that was never released")
 
 
 def ship(

@@ -30,6 +30,7 @@ from typing import Any
 
 import httpx2
 from PIL import Image
+from pydantic import SecretStr
 
 from benchmarks.fleet.common import job_store, marked, percentile, save, stand_ins
 from benchmarks.fleet.stand_ins import POISON, answer_to
@@ -160,7 +161,7 @@ async def run(
     wrecking.cancel()
     await asyncio.gather(wrecking, return_exceptions=True)
     await client.close()
-    broker = open_broker(QueueSettings(redis_url=server.url))
+    broker = open_broker(QueueSettings(redis_url=SecretStr(server.url)))
     assert isinstance(broker, RedisBroker)
     await asyncio.sleep(3)
     found = {

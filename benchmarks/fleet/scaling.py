@@ -17,6 +17,8 @@ import resource
 import time
 from typing import Any
 
+from pydantic import SecretStr
+
 from benchmarks.fleet.common import job_store, save
 from picogram.fleet.store import ValkeyServer
 from picogram.jobs import BatchLimits, Broker, Job, Outcome, Result, Worker, open_broker
@@ -99,7 +101,7 @@ def main() -> None:
     rows = []
     for workers in (1, 2, 4, 8, 16, 32, 64):
         with job_store() as server:
-            settings = QueueSettings(redis_url=server.url, queue_depth=1000)
+            settings = QueueSettings(redis_url=SecretStr(server.url), queue_depth=1000)
             sizes = [min(PER_PROCESS, workers - start) for start in range(0, workers, PER_PROCESS)]
             context = multiprocessing.get_context("spawn")
             processes = [

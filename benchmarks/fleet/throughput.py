@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import SecretStr
+
 from benchmarks.fleet.common import job_store, resident_mb, save
 from picogram.fleet.store import ValkeyServer
 from picogram.jobs import BatchLimits, Broker, Job, MemoryBroker, Outcome, Result, Worker, open_broker
@@ -26,7 +28,7 @@ from picogram.jobs.settings import QueueSettings
 
 
 @dataclass
-class Reading:
+class MemoryReading:
     """Where things stand after some jobs: megabytes of each process, and the store's own count."""
 
     jobs: int
@@ -92,13 +94,13 @@ async def through_store(
     broker = open_broker(settings)
     assert isinstance(broker, RedisBroker)
     await one_by_one(broker, 500, callers)  # connections, scripts, and everybody warm
-    readings: list[Reading] = []
+    readings: list[MemoryReading] = []
     started, cpu, own = time.perf_counter(), await _store_cpu(broker), time.process_time()
     for tenth in range(1, 11):
         await one_by_one(broker, count // 10, callers)
         used = (await broker.store.client.info("memory"))["used_memory"]
         readings.append(
-            Reading(
+            MemoryReading(
                 tenth * (count // 10),
                 time.perf_counter() - started,
                 resident_mb("self"),
@@ -141,7 +143,7 @@ def main() -> None:
     parser.add_argument("--callers", type=int, default=64)
     arguments = parser.parse_args()
     with job_store() as server:
-        settings = QueueSettings(redis_url=server.url, queue_depth=10 * arguments.callers)
+        settings = QueueSettings(redis_url=SecretStr(server.url), queue_depth=10 * arguments.callers)
         worker = multiprocessing.get_context("spawn").Process(target=work, args=(settings,), daemon=True)
         worker.start()
         try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.focus.measure import Result, measure
+from benchmarks.focus.measure import FocusResult, measure
 from benchmarks.focus.regions import load_regions
 from picogram.bench.ablate import model_digests, program_versions
 from picogram.bench.tables import write
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only the first N photographs")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    result = Result()
+    result = FocusResult()
     try:
         if not all(0 < bpp <= 24 for bpp in given.bpp):
             raise UsageError("rates are bits per pixel, above 0 and up to 24")

@@ -3,7 +3,7 @@
 """What a focus does inside and outside the thing that it names, at equal file bytes, and whether words find the thing.
 
 photo ── no focus, its phrase, another photo's, the mask ── files of base and taco ── base pictures
-    ──> LPIPS and PSNR inside and outside the mask ──> Row
+    ──> LPIPS and PSNR inside and outside the mask ──> VariantRow
 phrase ── Words.place ── map ──> how much of it lies on the mask ──> Placed
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.equal_bytes import RESAMPLES, Metric, Row, Scores, at_budget, markdown, summary
+from benchmarks.equal_bytes import RESAMPLES, Metric, Scores, VariantRow, at_budget, markdown, summary
 from benchmarks.focus.regions import FocusPhoto
 from picogram import api
 from picogram.bench.measure import budget_bytes, to_tensor
@@ -68,10 +68,10 @@ class Placed:
 
 
 @dataclass
-class Result:
+class FocusResult:
     """A whole run; ``heard``: by file the caption that the encoder of ``taco`` listened to."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[VariantRow] = field(default_factory=list)
     placed: list[Placed] = field(default_factory=list)
     heard: dict[str, str | None] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
@@ -105,7 +105,7 @@ def measure(
     bpps: Sequence[float],
     words: Words,
     lpips: Lpips,
-    result: Result,
+    result: FocusResult,
     done: Callable[[], None] = lambda: None,
 ) -> None:
     """Add to ``result``, ``done`` after every photo. Raises ModelMissing, ModelDamaged, UsageError for a single photo.
@@ -130,7 +130,7 @@ def _add(
     words: Words,
     focuses: Mapping[str, Focus | None],
     lpips: Lpips,
-    result: Result,
+    result: FocusResult,
 ) -> None:
     prepared = _prepared(photo, words)
     result.heard[photo.file] = prepared["taco"].hints.heard
@@ -199,7 +199,7 @@ def _rows(
     prepared: Mapping[str, PreparedWords],
     focuses: Mapping[str, Focus | None],
     lpips: Lpips,
-) -> list[Row]:
+) -> list[VariantRow]:
     original, budget, rows = to_tensor(photo.picture), budget_bytes(bpp, photo.picture.size), []
 
     def score(data: bytes) -> Scores:
@@ -209,7 +209,7 @@ def _rows(
         for name, focus in focuses.items():
             focused = replace(plain, hints=replace(plain.hints, focus=focus))
             scored = at_budget(partial(_file, photo.picture, focused, profile), score, budget)
-            rows.append(Row(photo.file, bpp, ", ".join(filter(None, (profile, name))), budget, scored))
+            rows.append(VariantRow(photo.file, bpp, ", ".join(filter(None, (profile, name))), budget, scored))
     return rows
 
 

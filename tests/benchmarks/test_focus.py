@@ -20,7 +20,7 @@ from benchmarks.focus.measure import (
     OTHER,
     PHRASE,
     PROFILES,
-    Result,
+    FocusResult,
     lift,
     measure,
     other_phrase,
@@ -190,8 +190,8 @@ def regions(photos: list[Image.Image]) -> list[FocusPhoto]:
 
 
 @pytest.fixture(scope="module")
-def result(regions: list[FocusPhoto], lpips: Lpips) -> Result:
-    found, seen = Result(), []
+def result(regions: list[FocusPhoto], lpips: Lpips) -> FocusResult:
+    found, seen = FocusResult(), []
     measure(regions, [BPP], Places(captioner=Sees()), lpips, found, lambda: seen.append(len(found.rows)))
     assert seen == [8, 16]
     return found
@@ -205,7 +205,7 @@ def test_controls_get_another_photos_phrase(regions: list[FocusPhoto]) -> None:
         other_phrase(regions[:1], 0)
 
 
-def test_all_variants_keep_one_budget(result: Result) -> None:
+def test_all_variants_keep_one_budget(result: FocusResult) -> None:
     variants = {f"{profile}{focus}" for profile in PROFILES for focus in ("", *(f", {w}" for w in _FOCUSES))}
     assert {row.variant for row in result.rows} == variants
     assert {row.budget for row in result.rows} == {int(BPP * 192 * 128 / 8)}
@@ -217,7 +217,9 @@ _FOCUSES = (PHRASE, OTHER, MASK)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_right_focus_betters_its_region_and_the_wrong_one_the_other(result: Result, profile: str) -> None:
+def test_the_right_focus_betters_its_region_and_the_wrong_one_the_other(
+    result: FocusResult, profile: str
+) -> None:
     for image in ("0.png", "1.png"):
         by_variant = {row.variant: row.scored.scores for row in result.rows if row.image == image}
         plain, right, wrong = (by_variant[f"{profile}{w}"] for w in ("", f", {PHRASE}", f", {OTHER}"))
@@ -225,7 +227,7 @@ def test_the_right_focus_betters_its_region_and_the_wrong_one_the_other(result: 
         assert right["psnr_outside"] < plain["psnr_outside"] < wrong["psnr_outside"]
 
 
-def test_found_words_are_told_with_the_control(result: Result) -> None:
+def test_found_words_are_told_with_the_control(result: FocusResult) -> None:
     assert [(placed.lift, placed.other_lift) for placed in result.placed] == [(2, 0), (2, 0)]
     assert result.lifts()[PHRASE].mean == 2
     page = result.markdown()
@@ -236,7 +238,7 @@ def test_found_words_are_told_with_the_control(result: Result) -> None:
 
 def test_words_that_tell_nothing_leave_their_photo_out(regions: list[FocusPhoto], lpips: Lpips) -> None:
     nowhere = FocusPhoto("2.png", "the sky", regions[0].picture, regions[0].mask)
-    found = Result()
+    found = FocusResult()
     measure([nowhere, regions[0]], [BPP], Places(captioner=Sees()), lpips, found)
     assert found.rows == []
     assert [sentence.split(":")[0] for sentence in found.left_out] == ["2.png", "0.png"]

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import taco
-from benchmarks.equal_bytes import Metric, Row, Scored, at_budget, changes, markdown, means
+from benchmarks.equal_bytes import Metric, Scored, VariantRow, at_budget, changes, markdown, means
 from benchmarks.taco import (
     BASE,
     CAPTIONER,
@@ -28,8 +28,8 @@ from benchmarks.taco import (
     OTHER,
     PAIRS,
     SHUFFLED,
-    Result,
-    Subject,
+    CaptionedPicture,
+    TacoResult,
     captions_tried,
     from_folder,
     held_out,
@@ -90,13 +90,13 @@ def test_scores_stay_where_no_file_is_larger() -> None:
 # Numbers
 
 
-def rows_of(values: dict[str, list[float]], bpp: float = 0.03) -> list[Row]:
+def rows_of(values: dict[str, list[float]], bpp: float = 0.03) -> list[VariantRow]:
     def scored(value: float) -> Scored:
         scores = {"lpips": value, "gain": math.nan if value == 0.5 else -value}
         return Scored(98, None, scores, scores)
 
     return [
-        Row(f"{n}.png", bpp, variant, 100, scored(value))
+        VariantRow(f"{n}.png", bpp, variant, 100, scored(value))
         for variant, some in values.items()
         for n, value in enumerate(some)
     ]
@@ -166,9 +166,9 @@ class Hears(Words):
 
 
 @pytest.fixture(scope="module")
-def subjects(photos: list[Image.Image]) -> list[Subject]:
+def subjects(photos: list[Image.Image]) -> list[CaptionedPicture]:
     sizes = [(128, 96), (96, 128), (112, 96)]
-    return [Subject(f"{n}.png", photos[n].resize(size)) for n, size in enumerate(sizes)]
+    return [CaptionedPicture(f"{n}.png", photos[n].resize(size)) for n, size in enumerate(sizes)]
 
 
 def test_words_are_shuffled_always_alike_and_all_kept() -> None:
@@ -180,7 +180,7 @@ def test_words_are_shuffled_always_alike_and_all_kept() -> None:
     assert [words_shuffled(text) for text in ("", "dog", "dog dog")] == ["", "dog", "dog dog"]
 
 
-def test_without_people_the_captioner_is_right(subjects: list[Subject]) -> None:
+def test_without_people_the_captioner_is_right(subjects: list[CaptionedPicture]) -> None:
     tried = captions_tried(subjects, Hears(captioner=Sees()))
     assert tried["0.png"][CORRECT] == "A thing of width 128."
     assert tried["0.png"][OTHER] in ("A thing of width 96.", "A thing of width 112.")
@@ -189,8 +189,8 @@ def test_without_people_the_captioner_is_right(subjects: list[Subject]) -> None:
     assert CAPTIONER not in tried["0.png"]
 
 
-def test_people_are_right_and_the_captioner_is_one_more(subjects: list[Subject]) -> None:
-    said = [Subject(s.name, s.picture, f"Number {s.name[0]}.") for s in subjects]
+def test_people_are_right_and_the_captioner_is_one_more(subjects: list[CaptionedPicture]) -> None:
+    said = [CaptionedPicture(s.name, s.picture, f"Number {s.name[0]}.") for s in subjects]
     tried = captions_tried(said, Hears(captioner=Sees()))
     assert [tried[s.name][CORRECT] for s in said] == ["Number 0.", "Number 1.", "Number 2."]
     assert [tried[s.name][CAPTIONER].split()[-1] for s in said] == ["128.", "96.", "112."]
@@ -199,7 +199,7 @@ def test_people_are_right_and_the_captioner_is_one_more(subjects: list[Subject])
         captions_tried(said[:1], Hears(captioner=Sees()))
 
 
-def test_pictures_and_captions_of_a_folder(tmp_path: Path, subjects: list[Subject]) -> None:
+def test_pictures_and_captions_of_a_folder(tmp_path: Path, subjects: list[CaptionedPicture]) -> None:
     for subject in subjects:
         subject.picture.save(tmp_path / subject.name)
     table = tmp_path / "captions.csv"
@@ -241,7 +241,7 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 # Runs
 
 
-def compare(subject: Subject, caption: str) -> taco.Measure:
+def compare(subject: CaptionedPicture, caption: str) -> taco.Measure:
     """Distances that need no networks; agreement tells which caption came here."""
 
     def measured(picture: Image.Image) -> dict[str, float]:
@@ -258,8 +258,8 @@ def compare(subject: Subject, caption: str) -> taco.Measure:
     return measured
 
 
-def test_all_variants_are_measured_at_one_budget(subjects: list[Subject]) -> None:
-    result, seen = Result({}), []
+def test_all_variants_are_measured_at_one_budget(subjects: list[CaptionedPicture]) -> None:
+    result, seen = TacoResult({}), []
     run(subjects[:2], [BPP], Hears(captioner=Sees()), compare, result, lambda: seen.append(len(result.rows)))
     assert seen == [6, 12]
     assert {row.variant for row in result.rows} == {BASE, DRAWN, CORRECT, EMPTY, SHUFFLED, OTHER}
@@ -275,8 +275,8 @@ def test_all_variants_are_measured_at_one_budget(subjects: list[Subject]) -> Non
     assert markdown(result.rows, PAIRS, METRICS).count(f"| {CORRECT} |") == 1 + 4
 
 
-def test_pictures_that_fit_no_budget_are_left_out_of_all_variants(subjects: list[Subject]) -> None:
-    result = Result({})
+def test_pictures_that_fit_no_budget_are_left_out_of_all_variants(subjects: list[CaptionedPicture]) -> None:
+    result = TacoResult({})
     run(subjects[:2], [0.003, BPP], Hears(captioner=Sees()), compare, result)
     assert {row.bpp for row in result.rows} == {BPP}
     assert len(result.rows) == 12

@@ -25,7 +25,7 @@ from picogram.text import raw, static
 from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
 from picogram.text.raw import MAX_TEXT_BYTES
 from training.words import train_static
-from training.words.train_static import Recipe
+from training.words.train_static import StaticRecipe
 
 CODERS = [raw, static]
 AWKWARD = [
@@ -216,7 +216,7 @@ def test_byte_pairs_are_merged_by_frequency_and_within_words() -> None:
 
 
 def test_a_relearnt_model_codes_its_texts_and_is_the_same_each_time() -> None:
-    recipe = Recipe(merges=60, dense_weight=2, runs_of_three=50, runs_of_two=50)
+    recipe = StaticRecipe(merges=60, dense_weight=2, runs_of_three=50, runs_of_two=50)
     short = ["A dog runs .", "A dog sits .", "A cat runs on the grass .", "A cat sits on the dog ."] * 5
 
     def learnt() -> bytes:

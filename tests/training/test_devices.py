@@ -31,7 +31,7 @@ from picogram.latent.transforms import TransformConfig
 from picogram.models import DEFAULT_LATENT, latent_weights
 from training.diffusion.lent import random_judges
 from training.diffusion.task import DiffusionTask
-from training.engine import Task
+from training.engine import TrainingTask
 from training.frozen import FrozenCodec
 from training.latent.task import LatentTask
 from training.phases import Phase
@@ -86,7 +86,7 @@ def bank(folder: Path) -> PhotoBank:
     return PhotoBank(folder, META, np.random.default_rng(1))
 
 
-def stepped_twice(task: Task, phase: Phase) -> list[dict[str, Tensor]]:
+def stepped_twice(task: TrainingTask, phase: Phase) -> list[dict[str, Tensor]]:
     """Two steps but for the optimiser, watched; what they report."""
     found = []
     task.begin(phase)

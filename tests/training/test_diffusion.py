@@ -25,7 +25,7 @@ from picogram.models.store import features_file
 from picogram.semantics.features import FeatureNet
 from training.diffusion import pretrained
 from training.diffusion.export import pack as pack_weights
-from training.diffusion.losses import Adversary, Distances, LossWeights, Moments, excess, windows
+from training.diffusion.losses import Adversary, DiffusionLossWeights, Distances, Moments, excess, windows
 from training.frozen import FrozenCodec
 from training.photos import LONGEST, PhotoBank, decode, held_out, read_tar
 
@@ -187,7 +187,7 @@ def test_hatching_counts_where_the_original_is_flat_and_only_there() -> None:
 def test_terms_on_image_features_grow_with_the_damage(tmp_path: Path) -> None:
     torch.manual_seed(8)
     net = FeatureNet(load_file(features_file()))
-    distances = Distances(tmp_path, LossWeights(lpips=0, dists=0, semantic=1, moments=1), net)
+    distances = Distances(tmp_path, DiffusionLossWeights(lpips=0, dists=0, semantic=1, moments=1), net)
     x = torch.rand(2, 3, 96, 96)
     near, far = (distances(x, (x + a * torch.randn_like(x)).clamp(0, 1)).parts for a in (0.02, 0.3))
     assert float(near["semantic"]) < float(far["semantic"])
@@ -202,7 +202,7 @@ def test_every_judge_prefers_the_original_and_pulls_towards_it() -> None:
     if found is None:
         pytest.skip("the metrics' weights are not here")
     torch.manual_seed(9)
-    distances = Distances(found, LossWeights(smooth=1, vgg_crop=64, vgg_share=1)).to(CPU)
+    distances = Distances(found, DiffusionLossWeights(smooth=1, vgg_crop=64, vgg_share=1)).to(CPU)
     x = torch.from_numpy(np.array(synthetic(5, 96, 96))).permute(2, 0, 1)[None] / 255
     near, far = (distances(x, x + a * torch.randn_like(x)).parts for a in (0.02, 0.3))
     for name in ("charbonnier", "lpips", "lpips_vgg", "dists", "smooth"):
@@ -214,7 +214,7 @@ def test_every_judge_prefers_the_original_and_pulls_towards_it() -> None:
 
 
 def test_distances_are_smallest_for_the_original(folder: Path) -> None:
-    distances = Distances(folder, LossWeights(lpips=0, dists=0))
+    distances = Distances(folder, DiffusionLossWeights(lpips=0, dists=0))
     x = torch.rand(2, 3, 64, 64)
     same, near, far = (distances(x, x + d).parts["charbonnier"] for d in (0.0, 0.05, 0.2))
     assert same < near < far

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from training import carrier, command
 from training.diffusion import lent, train
-from training.diffusion.losses import Judged, LossWeights
+from training.diffusion.losses import DiffusionLossWeights, Judged
 from training.diffusion.task import DiffusionTask
 from training.diffusion.train import engine
-from training.engine import Engine
+from training.engine import TrainingEngine
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return photographs(tmp_path_factory.mktemp("diffusion"))
 
 
-def task_of(made: Engine) -> DiffusionTask:
+def task_of(made: TrainingEngine) -> DiffusionTask:
     assert isinstance(made.task, DiffusionTask)
     return made.task
 
@@ -58,7 +58,7 @@ def test_a_stopped_run_goes_on_where_it_was(folder: Path, tmp_path: Path) -> Non
 
 
 def test_the_recipe_that_shipped_sees_as_many_samples_and_one_falling_rate() -> None:
-    recipe = command.Recipe.read(Path("training/runs/diffusion-03.json"))
+    recipe = command.TrainingRecipe.read(Path("training/runs/diffusion-03.json"))
     first, second = recipe.phases
     assert sum(p.length * p.batch for p in recipe.phases) == 88_384
     middle = (1.5e-4 + 1e-6) / 2
@@ -85,7 +85,7 @@ def judged(task: DiffusionTask, adversarial: float) -> None:
         )
         return Judged(found.parts, real, fake)
 
-    task.distances.weights = LossWeights(lpips=0, dists=0, adversarial=adversarial)
+    task.distances.weights = DiffusionLossWeights(lpips=0, dists=0, adversarial=adversarial)
     task.distances.forward = forward  # type: ignore[method-assign]
 
 
@@ -133,7 +133,7 @@ def test_the_adversary_and_what_the_banks_hold_are_kept(folder: Path, tmp_path: 
 def test_a_machine_lent_for_seconds_gets_a_recipe_that_ends_in_time(folder: Path, tmp_path: Path) -> None:
     made = engine(arguments(folder, tmp_path / "run", "--light"))
     before = {k: v.clone() for k, v in made.task.model.state_dict().items()}
-    few, many = (lent.affordable(made, seconds, trial=0) for seconds in (30, 3000))
+    few, many = (carrier.affordable(made, seconds, trial=0) for seconds in (30, 3000))
     assert 1 <= few < many
     assert all(torch.equal(v, before[k]) for k, v in made.task.model.state_dict().items())
 

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from training.engine import Engine, Every, Task, Weights, weights_of
+from training.engine import Every, TrainingEngine, TrainingTask, Weights, weights_of
 from training.phases import Phase, read_phases, scaled
 
 PHASES = [
@@ -27,7 +27,7 @@ PHASES = [
 ]
 
 
-class Line(Task):
+class Line(TrainingTask):
     """Learns ``y = 2 x + 1`` from noisy points; a point's place comes from NumPy, its noise from torch."""
 
     def __init__(self, spoilt: tuple[int, ...] = (), fused: bool = True) -> None:
@@ -66,8 +66,10 @@ class Line(Task):
         return {"kind": "line"}
 
 
-def engine(out: Path, phases: list[Phase] | None = None, task: Line | None = None, **more: Any) -> Engine:
-    return Engine(task or Line(), phases or PHASES, out, more.pop("every", Every(log=1)), **more)
+def engine(
+    out: Path, phases: list[Phase] | None = None, task: Line | None = None, **more: Any
+) -> TrainingEngine:
+    return TrainingEngine(task or Line(), phases or PHASES, out, more.pop("every", Every(log=1)), **more)
 
 
 def copied(weights: Weights) -> Weights:
@@ -155,7 +157,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
         first = engine(out)
         step = first.one_step
 
-        def until_then(phase: Phase, of: Engine = first, last: int = stop, step: Any = step) -> Any:
+        def until_then(phase: Phase, of: TrainingEngine = first, last: int = stop, step: Any = step) -> Any:
             found = step(phase)
             of.stop = of.step == last
             return found

@@ -21,10 +21,10 @@ from joint_parts import CONFIG, Colours, heads
 from PIL import Image
 
 from picogram.semantics.joint import JointConfig, JointSpace, read_heads, similarity
-from training.command import Recipe
-from training.engine import Engine
+from training.command import TrainingRecipe
+from training.engine import TrainingEngine
 from training.joint import data, validate
-from training.joint.batches import Batch, Pairs
+from training.joint.batches import PairBatch, Pairs
 from training.joint.data import PICTURES, TEXTS, make_index, write_pictures, write_states
 from training.joint.export import export
 from training.joint.losses import cell_scores, contrast, whole_scores
@@ -48,7 +48,7 @@ PHASE = {
 SIZES = {"dropout": 0.1, "image_hidden": 24, "text_hidden": 24, "width": 16}
 
 
-def run_in(out: Path, folder: Path, judge: int = 2, patience: int = 0, **phase: Any) -> Engine:
+def run_in(out: Path, folder: Path, judge: int = 2, patience: int = 0, **phase: Any) -> TrainingEngine:
     out.mkdir(exist_ok=True)
     recipe = {"judge": judge, "patience": patience, "model": SIZES, "phases": [PHASE | phase]}
     (out / "recipe.json").write_text(json.dumps(recipe))
@@ -287,7 +287,7 @@ def test_every_photo_is_seen_before_one_is_seen_again(folder: Path, tmp_path: Pa
     seen: list[int] = []
     sample = made.task.data.sample
 
-    def noted(photos: Sequence[int], *more: Any) -> Batch:
+    def noted(photos: Sequence[int], *more: Any) -> PairBatch:
         seen.extend(photos)
         return sample(photos, *more)
 
@@ -311,7 +311,7 @@ def test_too_few_photos_are_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_recipe_that_shipped_is_thirty_rounds() -> None:
-    recipe = Recipe.read(Path("training/runs/joint-01.json"))
+    recipe = TrainingRecipe.read(Path("training/runs/joint-01.json"))
     (phase,) = recipe.phases
     assert phase.steps == 30 * (7281 // phase.batch)
     assert recipe.judge == 7281 // phase.batch

@@ -7,7 +7,6 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,14 +23,14 @@ from picogram.latent.prior import Prior, PriorConfig, bounded
 from picogram.latent.transforms import interpolate_anchors, klt_of_patches
 from picogram.models import DEFAULT_LATENT, latent_weights
 from training import carrier
-from training.engine import Engine, weights_of
+from training.engine import TrainingEngine, weights_of
 from training.latent.export import counts_of, export, load_checkpoint, progress
 from training.latent.lent import main as lent_main
-from training.latent.losses import Distortion, LossWeights
-from training.latent.task import LatentTask, bank, made
-from training.latent.train import engine_of, parser, task_of
+from training.latent.losses import Distortion, LatentLossWeights
+from training.latent.task import LatentTask, made
+from training.latent.train import engine, parser
 from training.phases import Phase, read_phases
-from training.photos import unpack
+from training.photos import bank, unpack
 
 CPU = torch.device("cpu")
 TRUNK = {"trunk": "depthwise", "trunk_width": 32, "trunk_blocks": 1}
@@ -70,10 +69,9 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def run_of(recipe: Path, photos: Path, out: Path, *more: str) -> Engine:
+def run_of(recipe: Path, photos: Path, out: Path, *more: str) -> TrainingEngine:
     words = ["--recipe", recipe, "--photos", photos, "--metrics", photos, "--out", out, "--cpu", *more]
-    args = parser("").parse_args([*map(str, words), "--log-every", "1"])
-    return engine_of(args, task_of(args))
+    return engine(parser().parse_args([*map(str, words), "--log-every", "1"]))
 
 
 def test_a_run_ends_with_weights_that_code_pictures(recipe: Path, photos: Path, tmp_path: Path) -> None:
@@ -146,7 +144,7 @@ def test_all_phases_are_checked_before_the_first_begins(photos: Path, tmp_path: 
         (replace(good, freeze=("analysys",)), "nothing to freeze"),
     ):
         with pytest.raises((TypeError, ValueError), match=told):
-            Engine(task, [good, bad], tmp_path / "run")
+            TrainingEngine(task, [good, bad], tmp_path / "run")
 
 
 def test_a_recipe_with_a_slip_of_the_pen_is_refused(recipe: Path, photos: Path, tmp_path: Path) -> None:
@@ -193,7 +191,7 @@ def test_a_phase_without_a_gradient_for_the_codec_moves_the_prior_alone(photos: 
     before = {k: v.clone() for k, v in task.model.state_dict().items()}
     phases = [{"steps": 2, "batch": 2, "lr": 1e-3, "settings": SETTINGS | {"rate_only": True}}]
     (tmp_path / "r.json").write_text(json.dumps({"phases": phases}))
-    Engine(task, read_phases(tmp_path / "r.json"), tmp_path / "run").run()
+    TrainingEngine(task, read_phases(tmp_path / "r.json"), tmp_path / "run").run()
     moved = {k.split(".")[0] for k, v in task.model.state_dict().items() if not torch.equal(v, before[k])}
     assert moved == {"prior"}
 
@@ -256,20 +254,19 @@ def test_judges_travel_as_small_integers(tmp_path: Path) -> None:
     assert np.array_equal(back["bias"], tree["net"]["Conv_0"]["bias"])
 
 
-def test_a_recipe_is_spread_over_the_seconds_that_are_left(
-    recipe: Path, photos: Path, tmp_path: Path
-) -> None:
-    run = run_of(recipe, photos, tmp_path / "run", "--start", str(latent_weights(DEFAULT_LATENT)))
-    phases = read_phases(recipe)
-    begun = time.time()
-    found = carrier.spread(run, [phases[0]], seconds=1000, trial=0.5)
-    speed = run.samples / (time.time() - begun)
-    assert run.samples > 0
-    assert 0.2 < found[0].samples / (1000 * speed) < 5
+def test_a_recipe_is_fitted_to_the_seconds_that_are_left(recipe: Path, photos: Path, tmp_path: Path) -> None:
+    measured = run_of(recipe, photos, tmp_path / "run", "--start", str(latent_weights(DEFAULT_LATENT)))
+    before = {k: v.clone() for k, v in measured.task.model.state_dict().items()}
+    run = carrier.fitted(measured, seconds=1000, trial=0.5)
+    assert (run.step, run.samples) == (0, 0)
+    assert all(torch.equal(v, before[k]) for k, v in run.average.items())
+    assert [p.settings for p in run.phases] == [p.settings for p in measured.phases]
+    spent, _ = carrier.timed(run, 0, 4)
+    assert 0.2 < spent / 4 * sum(p.length for p in run.phases) / 1000 < 5
 
 
 def test_squared_error_grows_with_the_error() -> None:
-    distortion = Distortion(Path(), LossWeights(lpips_alex=0))
+    distortion = Distortion(Path(), LatentLossWeights(lpips_alex=0))
     x = torch.full((2, 3, 32, 32), 0.5)
     near, far = (float(distortion(x, x + d)[0].mean()) for d in (0.01, 0.1))
     assert 0 < near < far

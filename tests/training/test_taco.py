@@ -25,14 +25,15 @@ from picogram.latent.codec import PhotoCodec
 from picogram.latent.guide import Guide
 from picogram.latent.model import LatentCodec
 from picogram.semantics.joint import JointHeads
-from training.engine import Engine
+from training.engine import TrainingEngine
 from training.latent.export import export
-from training.latent.task import bank, made
+from training.latent.task import made
 from training.phases import Phase, read_phases
+from training.photos import bank
 from training.taco.data import Captioned, without_some
 from training.taco.losses import contrast, drift
 from training.taco.pack import HEIGHT, WIDTH, pack
-from training.taco.task import Settings, TacoTask, with_adapter
+from training.taco.task import TacoSettings, TacoTask, with_adapter
 
 COUNT = 12
 DIMENSIONS = 16
@@ -240,11 +241,11 @@ def test_a_stopped_run_goes_on_as_it_would_have_and_its_export_listens(
     make: MakeTask, tmp_path: Path
 ) -> None:
     phases = [phase(captioned=0.5)]
-    whole = Engine(make(), phases, tmp_path / "whole")
+    whole = TrainingEngine(make(), phases, tmp_path / "whole")
     whole.run()
-    first = Engine(make(), [replace(phases[0], steps=1)], tmp_path / "run")
+    first = TrainingEngine(make(), [replace(phases[0], steps=1)], tmp_path / "run")
     first.run()
-    second = Engine(make(), phases, tmp_path / "run")
+    second = TrainingEngine(make(), phases, tmp_path / "run")
     assert second.step == 1
     second.phase, second.phase_step = 0, 1  # it was stopped within the phase, not at its end
     second.run()
@@ -263,7 +264,7 @@ def test_a_stopped_run_goes_on_as_it_would_have_and_its_export_listens(
 def test_without_an_adapter_and_joint_terms_a_run_is_the_control(make: MakeTask, tmp_path: Path) -> None:
     task = make(adapter=False)
     assert task.model.adapter is None
-    made_run = Engine(task, [phase(contrast=0, drift=0)], tmp_path)
+    made_run = TrainingEngine(task, [phase(contrast=0, drift=0)], tmp_path)
     made_run.run()
     assert made_run.step == 2
 
@@ -272,7 +273,7 @@ def test_the_adapter_can_learn_alone(make: MakeTask, tmp_path: Path) -> None:
     task = make()
     before = {k: v.clone() for k, v in task.model.state_dict().items()}
     frozen = ("analysis", "synthesis", "prior", "log_gain")
-    Engine(task, [replace(phase(), steps=3, freeze=frozen)], tmp_path).run()
+    TrainingEngine(task, [replace(phase(), steps=3, freeze=frozen)], tmp_path).run()
     changed = {k.split(".")[0] for k, v in task.model.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {"adapter"}
 
@@ -304,6 +305,6 @@ def test_the_joint_terms_reach_the_pictures(make: MakeTask) -> None:
 
 def test_the_recipe_that_shipped_is_understood() -> None:
     phases = read_phases(Path("training/runs/taco-01.json"))
-    found = [Settings(**p.settings) for p in phases]
+    found = [TacoSettings(**p.settings) for p in phases]
     assert [p.length for p in phases] == [3800, 1617]
     assert [s.rate_only for s in found] == [False, True]

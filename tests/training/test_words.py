@@ -15,14 +15,14 @@ import torch
 from tokenizers import Tokenizer
 
 from picogram.text.lm.model import KEY_BITS, VALUE_BITS
-from training.command import Recipe
-from training.engine import Engine, Every, Task, weights_of
+from training.command import TrainingRecipe
+from training.engine import Every, TrainingEngine, TrainingTask, weights_of
 from training.phases import Phase
 from training.words.data import Batches, Shuffled, tokenise
 from training.words.export_captioner import pack
 from training.words.export_text import pack_prompt
 from training.words.float_lm import FloatLM
-from training.words.train_prompt import Prompt, PromptTask, Texts, prompt_of, written_prompt
+from training.words.train_prompt import Prompt, PromptTask, PromptTexts, prompt_of, written_prompt
 from training.words.train_visual import Teaching, VisualTask, load_features, make
 
 PHOTOS, TRAINED = 12, 9
@@ -75,12 +75,12 @@ def seeing(lm: FloatLM, tokenizer: Tokenizer) -> Callable[[], VisualTask]:
 def test_a_stopped_run_goes_on_as_it_would_have(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    make_task: Callable[[], Task] = request.getfixturevalue(kind)
+    make_task: Callable[[], TrainingTask] = request.getfixturevalue(kind)
     phases = [Phase(batch=4, steps=4, lr=0.01, lr_end=1e-4, warmup=2, ema=0)]
     every = Every(log=1, judge=2)
-    whole = Engine(make_task(), phases, tmp_path / "whole", every)
+    whole = TrainingEngine(make_task(), phases, tmp_path / "whole", every)
     whole.run()
-    first = Engine(make_task(), phases, tmp_path / "run", every)
+    first = TrainingEngine(make_task(), phases, tmp_path / "run", every)
     step = first.one_step
 
     def once(phase: Phase) -> object:
@@ -89,7 +89,7 @@ def test_a_stopped_run_goes_on_as_it_would_have(
 
     first.one_step = once  # type: ignore[method-assign, assignment]
     first.run()
-    second = Engine(make_task(), phases, tmp_path / "run", every)
+    second = TrainingEngine(make_task(), phases, tmp_path / "run", every)
     assert second.step == 1
     second.run()
     assert second.best == whole.best < float("inf")
@@ -103,7 +103,7 @@ def test_a_prompt_learns_what_texts_are_like_and_ships(
 ) -> None:
     task = prompts()
     before = task.judge(task.model.state_dict())["score"]
-    run = Engine(task, [Phase(batch=4, steps=12, lr=0.1, warmup=1, ema=0)], tmp_path, Every(judge=4))
+    run = TrainingEngine(task, [Phase(batch=4, steps=12, lr=0.1, warmup=1, ema=0)], tmp_path, Every(judge=4))
     run.run()
     assert run.best < before
     prompt = prompt_of(weights_of(tmp_path / "best.safetensors"))
@@ -121,7 +121,7 @@ def test_only_what_sees_learns_and_ships(
     speeds = [(g["speed"], g["weight_decay"]) for g in task.groups()]
     assert speeds == [(1.0, 0.02), (1.0, 0.0), (4.0, 0.0)]
     first = {k: v.clone() for k, v in task.model.state_dict().items()}
-    Engine(task, [Phase(batch=4, steps=3, lr=0.01, ema=0)], tmp_path).run()
+    TrainingEngine(task, [Phase(batch=4, steps=3, lr=0.01, ema=0)], tmp_path).run()
     assert all(torch.equal(v, before[k]) for k, v in lm.state_dict().items())
     changed = {k.split(".")[0] for k, v in task.model.state_dict().items() if not torch.equal(v, first[k])}
     assert changed == {"projector", "prompt", "adapters"}
@@ -162,14 +162,14 @@ def test_features_have_the_photo_first_and_the_whole_picture_as_the_first_token(
 @pytest.mark.parametrize(
     ("name", "task"),
     [
-        ("prompt-short", Texts),
-        ("prompt-short-mixed", Texts),
-        ("prompt-dense", Texts),
+        ("prompt-short", PromptTexts),
+        ("prompt-short-mixed", PromptTexts),
+        ("prompt-dense", PromptTexts),
         ("captioner", Teaching),
     ],
 )
 def test_recipes_are_understood(name: str, task: Callable[..., object]) -> None:
-    recipe = Recipe.read(Path(f"training/runs/{name}.json"))
+    recipe = TrainingRecipe.read(Path(f"training/runs/{name}.json"))
     assert task(**recipe.task)
     (phase,) = recipe.phases
     assert phase.rate(phase.length, 1000) == pytest.approx(0.02 * phase.lr)

@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.shipping import int8_channels, ship
+from training.shipping import add_target_options, int8_channels, refuse_taken, ship
 
 COMMAND = (
     "python -m training.diffusion.train --recipe training/runs/diffusion-03.json --photos PHOTOS --latent LATENT "
@@ -35,15 +35,20 @@ def pack(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made.add_argument("weights", type=Path)
+    made.add_argument("--samples", type=int, required=True, help="that the run saw")
+    made.add_argument("--hours", type=float, required=True, help="of the run")
+    made.add_argument("--device", default="one NVIDIA H200")
+    add_target_options(made)
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--model", type=int, required=True, help="id of the new model")
-    parser.add_argument("--samples", type=int, required=True, help="that the run saw")
-    parser.add_argument("--hours", type=float, required=True, help="of the run")
-    parser.add_argument("--device", default="one NVIDIA H200")
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args = parser().parse_args()
+    refuse_taken(args, "diffusion")
     weights = load_file(args.weights)
     training = {"command": COMMAND, "device": args.device, "hours": args.hours, "samples": args.samples}
     about = {

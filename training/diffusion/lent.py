@@ -16,12 +16,10 @@ away, so that the rate of learning has fallen when the time is over.
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 import pickle
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +30,17 @@ from safetensors.torch import load_file, save_file
 from picogram.diffusion.model import DiffusionConfig
 from picogram.diffusion.rrdb import RRDBTrunk
 from training import carrier
-from training.command import Recipe
+from training.command import TrainingRecipe
 from training.diffusion import train as diffusion
-from training.engine import Engine
-from training.phases import scaled
+from training.engine import TrainingEngine
 
 FIRST_BYTES = 42e6
 """Of photographs in the first load."""
-MARGIN = 0.97
-"""Share of the time left that samples are counted for."""
-AT_ONCE = 4
-"""Steps between two looks at the clock while measuring: each look waits for the device."""
 
 
 def pack(args: argparse.Namespace) -> None:
     """Both loads."""
-    first, second = loads = [args.out / name for name in ("first", "second")]
-    for folder in loads:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+    first, second = loads = carrier.empty_loads(args.out)
     carrier.split_photos(args.carry / "photos.tar", loads, (FIRST_BYTES, math.inf))
     for name in ("captions.json", "words.safetensors"):
         shutil.copy(args.carry / name, first)
@@ -63,8 +53,7 @@ def pack(args: argparse.Namespace) -> None:
     shutil.copy(args.text, second / "text.safetensors")
     carrier.pack_judges(args.metrics, second)
     (second / "dists.pt").rename(first / "dists.pt")  # a rehearsal needs its weights
-    for folder in loads:
-        print(folder, f"{carrier.size_of(folder):.1f} MB")
+    carrier.print_sizes(loads)
 
 
 def random_judges(folder: Path) -> None:
@@ -93,7 +82,7 @@ def random_judges(folder: Path) -> None:
         (folder / name).write_bytes(pickle.dumps(tree))
 
 
-def engine(work: Path, recipe: Path, out: Path, *more: str) -> Engine:
+def engine(work: Path, recipe: Path, out: Path, *more: str) -> TrainingEngine:
     """A light run on what ``carrier.settle`` left."""
     out.mkdir(parents=True, exist_ok=True)
     named = {
@@ -109,41 +98,12 @@ def engine(work: Path, recipe: Path, out: Path, *more: str) -> Engine:
     return diffusion.engine(diffusion.parser().parse_args([*words, "--light", *more]))
 
 
-def timed(made: Engine, number: int, steps: int) -> tuple[float, float]:
-    """Seconds that so many steps of a phase take, and the last loss. The run's count of phases is not touched."""
-    phase, loss, begun = made.phases[number], float("nan"), time.time()
-    for _ in range(steps):
-        found = made.one_step(phase)["loss"]
-    if steps:
-        loss = float(found)  # waits for the device
-    return time.time() - begun, loss
-
-
-def affordable(made: Engine, seconds: float, trial: float) -> int:
-    """How many samples of the recipe fit in ``seconds`` from now, of which a ``trial`` takes some and teaches nothing."""
-    begun, ends = time.time(), len(made.phases)
-    before = copy.deepcopy(made.task.model.state_dict())
-    state = copy.deepcopy(made.task.state())
-    per_sample, total = 0.0, sum(p.length * p.batch for p in made.phases)
-    for number, phase in enumerate(made.phases):
-        made.task.begin(phase)
-        timed(made, number, 2)  # kernels are chosen and compiled
-        steps, spent = 0, 0.0
-        while not steps or time.time() - begun < trial * (number + 1) / ends:
-            spent, steps = spent + timed(made, number, AT_ONCE)[0], steps + AT_ONCE
-        per_sample += spent / (steps * phase.batch) * phase.length * phase.batch / total
-    made.task.model.load_state_dict(before)
-    made.task.load(state)
-    left = seconds - (time.time() - begun)
-    return max(1, int(MARGIN * left / per_sample))
-
-
 def rehearse(load: Path, work: Path, recipe: Path, steps: int) -> None:
     """A few steps of every phase with random judges and a random trunk, compiled and not; prints samples a second."""
     begun = time.time()
     carrier.settle(load, work)
     random_judges(work / "metrics")
-    sizes = DiffusionConfig(**Recipe.read(recipe).model)
+    sizes = DiffusionConfig(**TrainingRecipe.read(recipe).model)
     trunk = RRDBTrunk(sizes.width, sizes.growth, sizes.blocks)
     save_file(trunk.state_dict(), work / "trunk.safetensors")
     print(f"settled in {time.time() - begun:.1f} s", flush=True)
@@ -152,7 +112,7 @@ def rehearse(load: Path, work: Path, recipe: Path, steps: int) -> None:
         for number, phase in enumerate(made.phases):
             made.task.begin(phase)
             for part in ("warm", "timed"):
-                spent, loss = timed(made, number, steps)
+                spent, loss = carrier.timed(made, number, steps)
                 speed = f"{spent:.1f} s, {steps * phase.batch / spent:.0f}/s"
                 print(*more, f"phase {number} {part}: {speed}, loss {loss:.3f}", flush=True)
         if made.task.device.type == "cuda":
@@ -164,21 +124,17 @@ def train(args: argparse.Namespace) -> None:
     """The run; ends ``--seconds`` after its start, whatever that took."""
     begun = time.time()
     carrier.settle(args.load, args.work)
-    run = args.work / "run"
     more = ["--compile"] if args.compile else []
-    text = ["--text", str(args.work / "text.safetensors")]
-    measured = engine(args.work, args.recipe, run, *text, *more)
-    samples = affordable(measured, args.seconds - (time.time() - begun), args.trial)
-    phases = scaled(measured.phases, samples)
-    made = Engine(measured.task, phases, run, replace(measured.every, save_seconds=50), light=True)
-    print(f"{args.seconds - (time.time() - begun):.0f} s to train on {samples} samples", flush=True)
-
+    more += ["--text", str(args.work / "text.safetensors"), "--save-every", "50"]
+    measured = engine(args.work, args.recipe, args.work / "run", *more)
+    made = carrier.fitted(measured, args.seconds - (time.time() - begun), args.trial)
     with carrier.Courier(made, args.out):
         made.run(begun + args.seconds)
     print(f"ended at step {made.step}, {made.samples} samples, {time.time() - begun:.0f} s", flush=True)
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """A verb for each part of the errand."""
     made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     verbs = made.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("pack")
@@ -190,24 +146,19 @@ def main() -> None:
     verb.add_argument("work", type=Path)
     verb.add_argument("--recipe", type=Path, required=True)
     verb.add_argument("--steps", type=int, default=15)
-    verb = verbs.add_parser("train")
-    for name in ("load", "work", "--recipe", "--out"):
-        verb.add_argument(name, type=Path)
-    verb.add_argument("--seconds", type=float, default=575)
-    verb.add_argument("--trial", type=float, default=30, help="seconds for measuring the speed")
-    verb.add_argument("--compile", action="store_true")
-    verb = verbs.add_parser("join")
-    verb.add_argument("folder", type=Path)
-    verb.add_argument("out", type=Path)
-    args = made.parse_args()
-    if args.verb == "pack":
-        pack(args)
-    elif args.verb == "rehearse":
+    carrier.train_options(verbs.add_parser("train"))
+    carrier.join_options(verbs.add_parser("join"))
+    return made
+
+
+def main() -> None:
+    args = parser().parse_args()
+    if args.verb == "rehearse":
         rehearse(args.load, args.work, args.recipe, args.steps)
-    elif args.verb == "train":
-        train(args)
-    else:
+    elif args.verb == "join":
         print(len(carrier.join(args.folder, args.out.stem, args.out)), "tensors")
+    else:
+        {"pack": pack, "train": train}[args.verb](args)
 
 
 if __name__ == "__main__":

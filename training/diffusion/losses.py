@@ -42,7 +42,7 @@ FLAT = 0.03
 
 
 @dataclass(frozen=True)
-class LossWeights:
+class DiffusionLossWeights:
     """Weights of the terms; ``vgg_share`` of the samples are seen by VGG, in windows of ``vgg_crop`` pixels.
 
     ``adversarial`` is the size of that term's gradient, as a share of all others' together. Networks of terms without
@@ -74,7 +74,9 @@ class Judged:
 class Distances(nn.Module):
     """The distances to the original."""
 
-    def __init__(self, folder: Path, weights: LossWeights, features: FeatureNet | None = None) -> None:
+    def __init__(
+        self, folder: Path, weights: DiffusionLossWeights, features: FeatureNet | None = None
+    ) -> None:
         """``folder`` of the LPIPS and DISTS weights; ``features`` is needed by ``semantic`` and ``moments``."""
         super().__init__()
         self.weights = weights

@@ -70,12 +70,17 @@ def pruned(trunk: RRDBTrunk, blocks: int) -> dict[str, Tensor]:
     return found
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made.add_argument("weights", type=Path)
+    made.add_argument("--blocks", type=int, default=8)
+    made.add_argument("--out", type=Path, required=True)
+    return made
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--blocks", type=int, default=8)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args(arguments)
+    args = parser().parse_args(arguments)
     state = pruned(load(args.weights), args.blocks)
     save_file({name: value.half().contiguous() for name, value in state.items()}, args.out)
 

@@ -17,13 +17,13 @@ from picogram.diffusion.colour import fix_colour
 from picogram.diffusion.model import DiffusionNet
 from picogram.diffusion.rrdb import DenseBlock
 from picogram.diffusion.text import EncodedText, WordTable
-from picogram.processor import has_fast_bfloat16
 from picogram.semantics.features import FeatureNet
-from training.diffusion.losses import Adversary, Distances, Judged, LossWeights, Moments
-from training.engine import Task
+from training.devices import autocast, placed
+from training.diffusion.losses import Adversary, DiffusionLossWeights, Distances, Judged, Moments
+from training.engine import TrainingTask
 from training.frozen import FrozenCodec
 from training.phases import Phase
-from training.photos import Batch, PhotoBank
+from training.photos import PhotoBank, PhotoBatch
 
 RATIO_EVERY = 20
 """Steps between two looks at how large the adversary's gradient is."""
@@ -31,12 +31,12 @@ LARGEST_RATIO = 1e3
 
 
 @dataclass(frozen=True)
-class Settings:
+class DiffusionSettings:
     """Of a phase, beside the engine's.
 
     ``captioned``: share of steps on captioned photographs, whose captions are dropped with chance ``drop``; ``later``:
     share of each batch that starts from a prediction instead of from the base picture. Rates are drawn as
-    ``top * u ** low``, u uniform. ``loss``: see ``LossWeights``.
+    ``top * u ** low``, u uniform. ``loss``: see ``DiffusionLossWeights``.
     """
 
     crop: int = 256
@@ -49,7 +49,7 @@ class Settings:
     loss: dict[str, float] = field(default_factory=dict)
 
 
-class DiffusionTask(Task):
+class DiffusionTask(TrainingTask):
     """The diffusion network on photographs."""
 
     model: DiffusionNet
@@ -72,8 +72,8 @@ class DiffusionTask(Task):
         self.features = placed(features, self.device) if features else None
         table.vectors = table.vectors.to(self.device)
         self.adversary = Adversary(self.device)
-        self.settings, self.moments, self.judged = Settings(), Moments(), Judged({}, [], [])
-        self.distances = Distances(metrics, LossWeights(lpips=0, dists=0))
+        self.settings, self.moments, self.judged = DiffusionSettings(), Moments(), Judged({}, [], [])
+        self.distances = Distances(metrics, DiffusionLossWeights(lpips=0, dists=0))
         self.looks = 0
         self.ratio = torch.zeros((), device=self.device)
 
@@ -87,18 +87,14 @@ class DiffusionTask(Task):
         return torch.optim.Adam(self.groups(), 1.0, (0.9, 0.99), fused=True)
 
     def check(self, phase: Phase) -> None:
-        LossWeights(**Settings(**phase.settings).loss)  # type: ignore[arg-type]
+        DiffusionLossWeights(**DiffusionSettings(**phase.settings).loss)  # type: ignore[arg-type]
 
     def begin(self, phase: Phase) -> None:
         """The distances change; what their banks hold, and the adversary, stay."""
-        self.settings = Settings(**phase.settings)
-        weights = LossWeights(**self.settings.loss)  # type: ignore[arg-type]
+        self.settings = DiffusionSettings(**phase.settings)
+        weights = DiffusionLossWeights(**self.settings.loss)  # type: ignore[arg-type]
         self.distances = Distances(self.metrics, weights, self.features).to(self.device)
         self.distances.moments = self.moments
-
-    def autocast(self) -> torch.autocast:
-        enabled = self.device.type != "cpu" or has_fast_bfloat16()
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def loss(self, phase: Phase) -> dict[str, Tensor]:
         settings, rng = self.settings, self.rng
@@ -110,7 +106,7 @@ class DiffusionTask(Task):
         x = batch.originals.contiguous(memory_format=torch.channels_last)
         rate = settings.top * torch.rand(len(x), device=self.device) ** settings.low
         base, latent = self.codec(x, rate)
-        with self.autocast():
+        with autocast(self.device):
             prediction = fix_colour(self._predict(base, latent, rate, batch), base)
             self.judged = judged = self.distances(x, prediction)
             loss = total = self.distances.total(judged.parts)
@@ -120,7 +116,7 @@ class DiffusionTask(Task):
                 loss = total + self._adversary_weight(total, parts["fooling"]) * parts["fooling"]
         return {"loss": loss} | {k: v.detach() for k, v in parts.items()}
 
-    def _predict(self, base: Tensor, latent: Tensor, rate: Tensor, batch: Batch) -> Tensor:
+    def _predict(self, base: Tensor, latent: Tensor, rate: Tensor, batch: PhotoBatch) -> Tensor:
         """From the base picture with noise; a few samples from a prediction on the way."""
         text = self.model.encode(self.table.look_up(batch.ids, batch.lengths))
         noise, time = torch.randn_like(base), torch.zeros(len(base), device=self.device)
@@ -183,8 +179,3 @@ def compile_blocks(net: DiffusionNet) -> None:
     for module in net.trunk.modules():
         if isinstance(module, DenseBlock):
             module.forward = torch.compile(module.forward, dynamic=False)  # type: ignore[method-assign]
-
-
-def placed(net: Any, device: torch.device) -> Any:
-    """On a device, channels last."""
-    return net.to(device, memory_format=torch.channels_last)

@@ -15,39 +15,34 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-import torch
 from safetensors.torch import load_file
 
 from picogram.diffusion.model import DiffusionConfig, DiffusionNet
 from picogram.diffusion.text import WordTable
 from picogram.semantics.features import FeatureNet
 from training import command
-from training.command import Recipe, engine_of, recipe_of
+from training.command import TrainingRecipe, engine_of, recipe_of
+from training.devices import device_of, tuned_for_speed
 from training.diffusion.task import DiffusionTask, compile_blocks, start
-from training.engine import Engine
+from training.engine import TrainingEngine
 from training.frozen import FrozenCodec
-from training.photos import PhotoBank
+from training.photos import bank
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of a run."""
     made = command.parser(__doc__.splitlines()[0])
-    for name in ("photos", "latent", "trunk", "metrics"):
+    command.add_photo_options(made, "the dense blocks")
+    for name in ("latent", "trunk"):
         made.add_argument(f"--{name}", type=Path, required=True)
     made.add_argument("--features", type=Path, help="EfficientNet-Lite0, for terms on its features")
     made.add_argument("--text", type=Path, help="weights of a text encoder to start from")
-    made.add_argument("--start", type=Path, help="weights of the whole network to start from")
-    made.add_argument("--compile", action="store_true", help="compile the dense blocks")
-    made.add_argument("--cpu", action="store_true", help="even where there is CUDA")
     return made
 
 
-def task_of(args: argparse.Namespace, recipe: Recipe, seed: int) -> DiffusionTask:
+def task_of(args: argparse.Namespace, recipe: TrainingRecipe, seed: int) -> DiffusionTask:
     """The network of a recipe on the photographs."""
-    device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True
+    tuned_for_speed()
     codec, net = FrozenCodec(args.latent), DiffusionNet(DiffusionConfig(**recipe.model))
     if args.start:
         net.load_state_dict({k: v.float() for k, v in load_file(args.start).items()})
@@ -56,12 +51,12 @@ def task_of(args: argparse.Namespace, recipe: Recipe, seed: int) -> DiffusionTas
     if args.compile:
         compile_blocks(net)
     features = FeatureNet(load_file(args.features)) if args.features else None
-    photos = PhotoBank(args.photos, device, np.random.default_rng(seed))
+    photos = bank(args.photos, device_of(args.cpu), seed)
     table = WordTable(load_file(args.photos / "words.safetensors"))
     return DiffusionTask(net, codec, photos, table, args.metrics, features, **recipe.task)
 
 
-def engine(args: argparse.Namespace) -> Engine:
+def engine(args: argparse.Namespace) -> TrainingEngine:
     """A run as the options say."""
     recipe, seed = recipe_of(args)
     return engine_of(args, recipe, task_of(args, recipe, seed), seed)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Batch:
+class PairBatch:
     """``pooled [B,C]``, ``cells [B,n,C]``, ``states [B,T,W]`` their ``mask [B,T]``; rows belong together."""
 
     pooled: Tensor
@@ -39,7 +39,7 @@ class Pairs:
         self.states = np.load(folder / "states.npy", mmap_mode="r")
         self.random = rng
 
-    def sample(self, photos: Sequence[int], cells: int, drop_tokens: float) -> Batch:
+    def sample(self, photos: Sequence[int], cells: int, drop_tokens: float) -> PairBatch:
         """Each photo as it is or mirrored, with ``cells`` of its cells, and any of its captions without some tokens."""
         mirrored = self.random.integers(0, 2, len(photos))
         kept = self.random.permutation(self.cells.shape[2])[:cells]
@@ -47,7 +47,7 @@ class Pairs:
         states, mask = self.texts(captions)
         mask &= torch.from_numpy(self.random.random(mask.shape) >= drop_tokens) | (mask.cumsum(1) == 1)
         seen = [self.cells[m, p][kept] for m, p in zip(mirrored, photos, strict=True)]
-        return Batch(
+        return PairBatch(
             torch.from_numpy(self.pooled[mirrored, photos]).float(),
             torch.from_numpy(np.stack(seen)).float(),
             states,

@@ -119,16 +119,19 @@ def write_states(model: FloatLM, out: Path, index: dict[str, Any], batch: int) -
             progress.note(TEXTS, number, len(groups))
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("photos", type=Path)
+    made.add_argument("--out", type=Path, required=True)
+    made.add_argument("--layers", type=int, default=JointConfig.layers)
+    made.add_argument("--batch", type=int, default=32)
+    made.add_argument("--limit", type=int, help="only so many photos of each part, for a trial")
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--layers", type=int, default=JointConfig.layers)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--limit", type=int, help="only so many photos of each part, for a trial")
-    args = parser.parse_args()
+    args = parser().parse_args()
     train, held_out = (rows[: args.limit] for rows in captioned(args.photos))
     args.out.mkdir(parents=True, exist_ok=True)
     index = make_index(train + held_out, len(train), load_tokenizer(), args.layers)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from picogram.semantics.joint import JointConfig
 from training.diffusion.export import pack
-from training.shipping import ship
+from training.shipping import add_target_options, refuse_taken, ship
 
 ORIGIN = "trained for Picogram on nine tenths of Flickr8k; needs the language model and EfficientNet-Lite0"
 PROTOCOL = "training/joint/validate.py; the same photos chose the step and the language model's layer"
@@ -61,16 +61,19 @@ def config_of(weights: Mapping[str, Tensor], layers: int) -> JointConfig:
     return JointConfig(layers, image_width, text_width, image_hidden, text_hidden, width)
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("run", type=Path)
+    made.add_argument("--recipe", default="training/runs/joint-01.json")
+    made.add_argument("--scores", type=Path, help="JSON of training.joint.validate")
+    add_target_options(made)
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--model", type=int, required=True, help="id of the new model")
-    parser.add_argument("--recipe", default="training/runs/joint-01.json")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--scores", type=Path, help="JSON of training.joint.validate")
-    args = parser.parse_args()
+    args = parser().parse_args()
+    refuse_taken(args, "joint")
     scores = json.loads(args.scores.read_text()) if args.scores else None
     args.out.mkdir(parents=True, exist_ok=True)
     print(json.dumps(export(args.run, args.model, args.out, args.recipe, scores), indent=1))

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from picogram.semantics.joint import JointConfig, JointHeads
 from training import command
-from training.command import Recipe, engine_of, recipe_of
-from training.engine import Engine, Task, Weights
+from training.command import TrainingRecipe, engine_of, recipe_of
+from training.engine import TrainingEngine, TrainingTask, Weights
 from training.joint.batches import Pairs
 from training.joint.losses import cell_scores, contrast, whole_scores
 from training.joint.validate import mean_recall, recalls
@@ -35,7 +35,7 @@ _CHUNK = 128
 
 
 @dataclass(frozen=True)
-class Settings:
+class JointSettings:
     """Of a phase, beside the engine's.
 
     ``cells``: how many of a photo's are seen in a step; ``cell_weight``: of the loss on single cells; ``drop_tokens``:
@@ -47,7 +47,7 @@ class Settings:
     drop_tokens: float = 0.1
 
 
-class JointTask(Task):
+class JointTask(TrainingTask):
     """Heads on pairs of photos and captions; every photo is seen before one is seen again."""
 
     model: JointHeads
@@ -55,13 +55,13 @@ class JointTask(Task):
     def __init__(self, model: JointHeads, data: Pairs, decay: float = 0.05, max_scale: float = 100.0) -> None:
         super().__init__(model, data.random)
         self.data, self.decay, self.max_scale = data, decay, max_scale
-        self.settings, self.order = Settings(), list[int]()
+        self.settings, self.order = JointSettings(), list[int]()
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.groups(), 1.0, (0.9, 0.98), weight_decay=self.decay, fused=True)
 
     def begin(self, phase: Phase) -> None:
-        self.settings = Settings(**phase.settings)
+        self.settings = JointSettings(**phase.settings)
         if self.data.train < phase.batch:
             raise SystemExit(f"{self.data.train} photos for training do not fill a batch of {phase.batch}")
 
@@ -116,7 +116,7 @@ class JointTask(Task):
         return {"layers": self.data.layers}
 
 
-def task_of(recipe: Recipe, data: Path, seed: int) -> JointTask:
+def task_of(recipe: TrainingRecipe, data: Path, seed: int) -> JointTask:
     """Heads for the arrays in ``data``; text channels are brought to one size by what they are in training."""
     pairs = Pairs(data, np.random.default_rng(seed))
     sizes = {k: v for k, v in recipe.model.items() if k != "dropout"}
@@ -130,7 +130,7 @@ def task_of(recipe: Recipe, data: Path, seed: int) -> JointTask:
     return JointTask(heads, pairs, **recipe.task)
 
 
-def engine(args: argparse.Namespace) -> Engine:
+def engine(args: argparse.Namespace) -> TrainingEngine:
     """A run as the options say."""
     recipe, seed = recipe_of(args)
     return engine_of(args, recipe, task_of(recipe, args.data, seed), seed)

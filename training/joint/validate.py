@@ -97,17 +97,20 @@ def measure(space: JointSpace, tar: Path, limit: int | None = None) -> dict[str,
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data", type=Path, required=True)
+    made.add_argument(
         "--weights", type=Path, help="heads with their manifest beside them; default: the shipped ones"
     )
-    parser.add_argument("--photos", type=int, help="only so many")
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+    made.add_argument("--photos", type=int, help="only so many")
+    made.add_argument("--out", type=Path)
+    return made
+
+
+def main() -> None:
+    args = parser().parse_args()
     space = open_space(args.weights) if args.weights else load_joint()
     found = measure(space, args.data, args.photos)
     print(json.dumps(found, indent=1))

@@ -29,9 +29,8 @@ from picogram.latent.model import LatentCodec
 from picogram.latent.prior import SCALE_COUNT, Prior, scale_of_index
 from picogram.latent.transforms import TransformConfig
 from training.engine import weights_of
-from training.latent.task import bank
-from training.photos import PhotoBank
-from training.shipping import int8_channels, ship
+from training.photos import PhotoBank, bank
+from training.shipping import add_target_options, int8_channels, refuse_taken, ship
 
 WEIGHT_BITS = 15
 CROP = 256
@@ -170,15 +169,20 @@ def progress(path: Path) -> dict[str, Any]:
         return {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made.add_argument("checkpoint", type=Path, help="averaged weights, or a checkpoint")
+    made.add_argument("--photos", type=Path, required=True, help="folder made by training.photos")
+    made.add_argument("--batches", type=int, default=60)
+    made.add_argument("--command", default="", help="training command, for the manifest")
+    add_target_options(made)
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path, help="averaged weights, or a checkpoint")
-    parser.add_argument("--photos", type=Path, required=True, help="folder made by training.photos")
-    parser.add_argument("--model", type=int, required=True, help="model id written into files")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--batches", type=int, default=60)
-    parser.add_argument("--command", default="", help="training command, for the manifest")
-    args = parser.parse_args()
+    args = parser().parse_args()
+    refuse_taken(args, "latent")
     model = load_checkpoint(args.checkpoint)
     tensors = export(model, bank(args.photos, torch.device("cpu"), 7), args.batches)
     about = {

@@ -14,7 +14,7 @@ from picogram.metrics.perceptual import load_dists, load_lpips
 
 
 @dataclass(frozen=True)
-class LossWeights:
+class LatentLossWeights:
     """Weights of each distortion term.
 
     The VGG terms cost three quarters of a step: they look at a window of ``vgg_crop`` pixels of a random ``vgg_share`` of
@@ -32,7 +32,7 @@ class LossWeights:
 class Distortion(nn.Module):
     """Weighted distortion per sample; the VGG backbone runs once for both of its terms."""
 
-    def __init__(self, folder: Path, weights: LossWeights) -> None:
+    def __init__(self, folder: Path, weights: LatentLossWeights) -> None:
         super().__init__()
         self.weights = weights
         uses_alex = bool(weights.lpips_alex)

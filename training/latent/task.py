@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -17,10 +16,10 @@ from picogram.latent.guide import Guide
 from picogram.latent.model import LatentCodec
 from picogram.latent.prior import PriorConfig
 from picogram.latent.transforms import TransformConfig, klt_of_patches
-from picogram.processor import has_fast_bfloat16
-from training.engine import Task, weights_of
+from training.devices import autocast, placed
+from training.engine import TrainingTask, weights_of
 from training.frozen import shipped_latent
-from training.latent.losses import Distortion, LossWeights
+from training.latent.losses import Distortion, LatentLossWeights
 from training.phases import Phase
 from training.photos import PhotoBank
 
@@ -37,7 +36,7 @@ scale indices count to 63."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class LatentSettings:
     """Of a phase, beside the engine's.
 
     ``lambda_low`` to ``lambda_high``: log-linear in the rate 0..1. ``balance``: each sample's loss is divided by lambda
@@ -67,16 +66,19 @@ class Sample:
     guide: Guide | None = None
 
 
-class LatentTask(Task):
+class LatentTask(TrainingTask):
     """A latent model on photographs."""
 
     model: LatentCodec
 
     def __init__(self, model: LatentCodec, photos: PhotoBank, metrics: Path, compiled: bool = False) -> None:
         """``metrics``: folder with the weights of LPIPS and DISTS; ``compiled``: the synthesis' blocks, on CUDA."""
-        super().__init__(_placed(model, photos.device), photos.rng, photos.device)
+        super().__init__(placed(model, photos.device), photos.rng, photos.device)
         self.photos, self.metrics = photos, metrics
-        self.settings, self.distortion = Settings(), Distortion(metrics, LossWeights(lpips_alex=0))
+        self.settings, self.distortion = (
+            LatentSettings(),
+            Distortion(metrics, LatentLossWeights(lpips_alex=0)),
+        )
         if compiled:
             for module in (model.synthesis.trunk, model.synthesis.middle, model.synthesis.fine):
                 if module is not None:
@@ -89,22 +91,18 @@ class LatentTask(Task):
         return [{"params": parameters, "speed": speed} for speed, parameters in groups.items()]
 
     def check(self, phase: Phase) -> None:
-        self.check_settings(Settings(**phase.settings))
+        self.check_settings(LatentSettings(**phase.settings))
 
-    def check_settings(self, settings: Settings) -> None:
+    def check_settings(self, settings: LatentSettings) -> None:
         """Raises TypeError or ValueError for what cannot be."""
         if settings.crop % 64:
             raise ValueError("the sides of crops are multiples of 64")
-        LossWeights(**settings.loss)  # type: ignore[arg-type]
+        LatentLossWeights(**settings.loss)  # type: ignore[arg-type]
 
     def begin(self, phase: Phase) -> None:
-        self.settings = Settings(**phase.settings)
-        weights = LossWeights(**self.settings.loss)  # type: ignore[arg-type]
-        self.distortion = _placed(Distortion(self.metrics, weights), self.device)
-
-    def autocast(self) -> torch.autocast:
-        enabled = self.device.type != "cpu" or has_fast_bfloat16()
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        self.settings = LatentSettings(**phase.settings)
+        weights = LatentLossWeights(**self.settings.loss)  # type: ignore[arg-type]
+        self.distortion = placed(Distortion(self.metrics, weights), self.device)
 
     def sample(self, phase: Phase) -> Sample:
         """A batch, on the device."""
@@ -122,7 +120,7 @@ class LatentTask(Task):
         spread = torch.arange(count, device=self.device)
         rate = ((torch.rand(count, device=self.device) + spread) / count).pow(settings.low_rates)
         weight = settings.lambda_low * (settings.lambda_high / settings.lambda_low) ** rate
-        with self.autocast():
+        with autocast(self.device):
             if settings.rate_only:
                 bits, distortion, parts = self._rate_alone(x, rate, sample.guide), 0.0, {}
             else:
@@ -152,16 +150,21 @@ class LatentTask(Task):
         return slices - dropped * chosen
 
 
+def empty(config: dict[str, Any]) -> LatentCodec:
+    """A model as a recipe's ``model`` describes it, with random weights."""
+    if unknown := sorted(set(config) - {"transforms", "prior"}):
+        raise SystemExit(f"a recipe's model has no {unknown[0]!r}, only transforms and prior")
+    prior = PriorConfig(**config.get("prior", {}))
+    return LatentCodec(TransformConfig(**config.get("transforms", {})), prior)
+
+
 def made(config: dict[str, Any], start: Path | None, photos: PhotoBank) -> LatentCodec:
-    """A model as a recipe's ``model`` describes it.
+    """``empty`` with weights.
 
     ``start``: a shipped model, a checkpoint, or averaged weights; a trunk that they lack starts at zero effect, and what
     the model lacks (an adapter) is left out. None: from a linear transform of the photographs.
     """
-    if unknown := sorted(set(config) - {"transforms", "prior"}):
-        raise SystemExit(f"a recipe's model has no {unknown[0]!r}, only transforms and prior")
-    prior = PriorConfig(**config.get("prior", {}))
-    model = LatentCodec(TransformConfig(**config.get("transforms", {})), prior)
+    model = empty(config)
     if start is None:
         patches = torch.cat([photos.windows(64, 16).originals for _ in range(400)])
         model.start_from_klt(*klt_of_patches(patches.cpu(), model.log_gain.shape[1]))
@@ -181,17 +184,3 @@ def is_shipped(path: Path) -> bool:
         return False
     with safe_open(path, "pt") as tensors:
         return "prior.table_reach" in set(tensors.keys())
-
-
-def device_of(cpu: bool) -> torch.device:
-    """CUDA where there is one, unless ``cpu``."""
-    return torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-
-
-def bank(folder: Path, device: torch.device, seed: int) -> PhotoBank:
-    """Photographs in the memory of a device."""
-    return PhotoBank(folder, device, np.random.default_rng(seed))
-
-
-def _placed(net: Any, device: torch.device) -> Any:
-    return net.to(device, memory_format=torch.channels_last)

@@ -12,63 +12,41 @@ the recipe's phases, scaled to so many samples altogether. The device is CUDA wh
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import time
-from collections.abc import Sequence
-from pathlib import Path
 
-import torch
-
-from training.engine import Engine, Every
-from training.latent.task import LatentTask, bank, device_of, made
-from training.phases import Phase, read_phases, scaled
+from training import command
+from training.command import TrainingRecipe, engine_of, is_resumed, recipe_of
+from training.devices import device_of
+from training.engine import TrainingEngine
+from training.latent.task import LatentTask, empty, made
+from training.photos import bank
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str = __doc__.splitlines()[0]) -> argparse.ArgumentParser:
     """The options of every run that trains a latent model."""
-    found = argparse.ArgumentParser(description=description)
-    for name in ("recipe", "photos", "metrics", "out"):
-        found.add_argument(f"--{name}", type=Path, required=True)
-    found.add_argument("--start", type=Path, help="weights to start from")
-    found.add_argument("--samples", type=int, help="scale the recipe to so many")
-    found.add_argument(
-        "--seconds", type=float, default=math.inf, help="stop after so many; run again to go on"
-    )
-    found.add_argument("--seed", type=int, default=1)
-    found.add_argument("--log-every", type=int, default=50)
-    found.add_argument("--save-every", type=float, default=300, help="seconds")
-    found.add_argument("--cpu", action="store_true", help="even where there is CUDA")
-    found.add_argument("--compile", action="store_true", help="compile the synthesis' blocks")
-    found.add_argument("--light", action="store_true", help="keep averaged weights only")
+    found = command.parser(description)
+    command.add_photo_options(found, "the synthesis' blocks")
+    found.set_defaults(log_every=50)
     return found
 
 
-def engine_of(args: argparse.Namespace, task: LatentTask, planned: Sequence[Phase] | None = None) -> Engine:
-    """A run as the options say; ``planned``: instead of the recipe's phases."""
-    phases = list(planned or read_phases(args.recipe))
-    if args.samples:
-        phases = scaled(phases, args.samples)
-    every = Every(log=args.log_every, save_seconds=args.save_every)
-    return Engine(task, phases, args.out, every, light=args.light, seed=args.seed)
-
-
-def task_of(args: argparse.Namespace) -> LatentTask:
+def task_of(args: argparse.Namespace, recipe: TrainingRecipe, seed: int) -> LatentTask:
     """The model of a recipe on the photographs."""
-    torch.manual_seed(args.seed)
-    photos = bank(args.photos, device_of(args.cpu), args.seed)
-    recipe = json.loads(args.recipe.read_text())
-    if unknown := sorted(set(recipe) - {"model", "phases"}):
-        raise SystemExit(f"{args.recipe}: a recipe has no {unknown[0]!r}, only model and phases")
-    config = recipe.get("model", {})
-    resumed = (args.out / "last.pt").exists()
-    model = made(config, args.out / "last.pt" if resumed else args.start, photos)
+    if recipe.task:
+        raise SystemExit(f"{args.recipe}: a latent model has settings of phases, none in task")
+    photos = bank(args.photos, device_of(args.cpu), seed)
+    model = empty(recipe.model) if is_resumed(args) else made(recipe.model, args.start, photos)
     return LatentTask(model, photos, args.metrics, args.compile)
 
 
+def engine(args: argparse.Namespace) -> TrainingEngine:
+    """A run as the options say."""
+    recipe, seed = recipe_of(args)
+    return engine_of(args, recipe, task_of(args, recipe, seed), seed)
+
+
 def main() -> None:
-    args = parser(__doc__.splitlines()[0]).parse_args()
-    engine_of(args, task_of(args)).run(time.time() + args.seconds)
+    args = parser().parse_args()
+    command.run(engine(args), args)
 
 
 if __name__ == "__main__":

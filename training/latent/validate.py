@@ -26,8 +26,8 @@ from picogram.latent.codec import PhotoCodec
 from picogram.metrics.perceptual import load_dists, load_lpips
 from training.diffusion.losses import excess
 from training.latent.export import export, load_checkpoint
-from training.latent.task import bank, is_shipped
-from training.photos import SUFFIXES, Pixels, decode, read_tar
+from training.latent.task import is_shipped
+from training.photos import SUFFIXES, Pixels, bank, decode, read_tar
 
 METRICS = ("bpp", "lpips", "dists", "psnr", "excess")
 
@@ -82,18 +82,23 @@ def measure(
     return rows
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made.add_argument("checkpoint", type=Path)
+    made.add_argument("--photos", type=Path, required=True, help="folder made by training.photos")
+    made.add_argument("--images", type=Path, required=True)
+    made.add_argument("--metrics", type=Path, required=True)
+    made.add_argument("--limit", type=int, default=24)
+    made.add_argument("--crop", type=int, nargs=2, default=(512, 384), help="width and height")
+    made.add_argument("--rates", type=int, nargs="+", default=[0, 50, 100, 150, 200, 255])
+    made.add_argument("--at", type=float, nargs="+", default=[0.015, 0.03, 0.05, 0.1])
+    made.add_argument("--out", type=Path, help="JSON of the numbers read off")
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--photos", type=Path, required=True, help="folder made by training.photos")
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--metrics", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=24)
-    parser.add_argument("--crop", type=int, nargs=2, default=(512, 384), help="width and height")
-    parser.add_argument("--rates", type=int, nargs="+", default=[0, 50, 100, 150, 200, 255])
-    parser.add_argument("--at", type=float, nargs="+", default=[0.015, 0.03, 0.05, 0.1])
-    parser.add_argument("--out", type=Path, help="JSON of the numbers read off")
-    args = parser.parse_args()
+    args = parser().parse_args()
     codec = codec_of(args.checkpoint, args.photos)
     pictures = held_out(args.images, args.limit, tuple(args.crop))
     means = measure(codec, pictures, args.rates, args.metrics).mean(1)

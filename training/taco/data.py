@@ -23,7 +23,7 @@ Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Batch:
+class CaptionedBatch:
     """``pixels [B, 3, H, W] 0..1``, ``guide`` with a caption each, and the captions' vectors ``texts [B, D]``."""
 
     pixels: Tensor
@@ -84,7 +84,7 @@ class Captioned:
         """``[B, D]`` in the joint space."""
         return self.heads.text(guide.states, guide.mask)
 
-    def batch(self, count: int) -> Batch:
+    def batch(self, count: int) -> CaptionedBatch:
         """Random photos, as they are or mirrored, each with any of its captions."""
         rows = self.rng.integers(len(self.numbers), size=count)
         photos = self.numbers[rows]
@@ -92,7 +92,9 @@ class Captioned:
         mirrored = self._moved(self.rng.integers(0, 2, size=count).astype(bool))
         pixels = self.pixels[self._moved(rows)].permute(0, 3, 1, 2).float().div_(255)
         pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
-        return Batch(pixels.contiguous(memory_format=torch.channels_last), guide, self.vectors(guide))
+        return CaptionedBatch(
+            pixels.contiguous(memory_format=torch.channels_last), guide, self.vectors(guide)
+        )
 
     def others(self, count: int) -> Tensor:
         """Vectors ``[count, D]`` of random captions, to tell a photo's own from."""

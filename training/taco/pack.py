@@ -16,7 +16,7 @@ import argparse
 import json
 from pathlib import Path
 
-from training.photos import Found, decode, read_tar
+from training.photos import TarPhoto, decode, read_tar
 
 HEIGHT, WIDTH = 192, 256
 
@@ -39,16 +39,21 @@ def pack(tar: Path, out: Path, limit: int | None = None) -> dict[str, object]:
     return about
 
 
-def _pixels(photo: Found) -> bytes:
+def _pixels(photo: TarPhoto) -> bytes:
     return decode(photo.data, photo.aspect).tobytes()
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made.add_argument("photos", type=Path)
+    made.add_argument("--out", type=Path, required=True)
+    made.add_argument("--limit", type=int)
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--limit", type=int)
-    args = parser.parse_args()
+    args = parser().parse_args()
     about = pack(args.photos, args.out, args.limit)
     print(about["train"], about["val"])
 

@@ -19,11 +19,10 @@ from picogram.semantics.features import Features
 from picogram.semantics.joint import JointHeads, vectors_of
 from training.engine import weights_of
 from training.frozen import shipped_latent
-from training.latent import task as latent
-from training.latent.task import LatentTask, Sample, is_shipped
+from training.latent.task import LatentSettings, LatentTask, Sample, is_shipped
 from training.phases import Phase
 from training.photos import PhotoBank
-from training.taco.data import Batch, Captioned, without_some
+from training.taco.data import Captioned, CaptionedBatch, without_some
 from training.taco.losses import contrast, drift
 
 OTHERS = 250
@@ -31,7 +30,7 @@ OTHERS = 250
 
 
 @dataclass(frozen=True)
-class Settings(latent.Settings):
+class TacoSettings(LatentSettings):
     """Of a phase, beside those of a latent model.
 
     ``captioned``: share of steps on captioned photographs; ``captioned_batch``: how many a step (0: as many as windows);
@@ -50,7 +49,7 @@ class Settings(latent.Settings):
 class TacoTask(LatentTask):
     """A latent model on photographs, some with captions; ``captions`` are those of the step, where it has any."""
 
-    settings: Settings
+    settings: TacoSettings
 
     def __init__(
         self,
@@ -65,16 +64,16 @@ class TacoTask(LatentTask):
         super().__init__(model, photos, metrics, compiled)
         self.captioned, self.features, self.heads = captioned, features, captioned.heads
         self.scale = self.heads.log_scale.detach().exp()
-        self.captions: Batch | None = None
+        self.captions: CaptionedBatch | None = None
 
     def check(self, phase: Phase) -> None:
-        self.check_settings(Settings(**phase.settings))
+        self.check_settings(TacoSettings(**phase.settings))
 
     def begin(self, phase: Phase) -> None:
-        own = {k for k in Settings.__dataclass_fields__ if k not in latent.Settings.__dataclass_fields__}
+        own = {k for k in TacoSettings.__dataclass_fields__ if k not in LatentSettings.__dataclass_fields__}
         others = {k: v for k, v in phase.settings.items() if k not in own}
         super().begin(replace(phase, settings=others))
-        self.settings = Settings(**phase.settings)
+        self.settings = TacoSettings(**phase.settings)
 
     def sample(self, phase: Phase) -> Sample:
         """Windows, or photographs with most of their captions."""

@@ -14,7 +14,6 @@ adapter alone. The device is CUDA where there is one.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
@@ -24,15 +23,19 @@ from picogram.models.store import features_file
 from picogram.semantics.features import FeatureNet
 from picogram.semantics.joint import load_heads
 from training import command
-from training.latent.task import bank, device_of, made
-from training.latent.train import engine_of, parser
+from training.command import TrainingRecipe, engine_of, is_resumed, recipe_of
+from training.devices import device_of, placed
+from training.engine import TrainingEngine
+from training.latent import train as latent
+from training.latent.task import empty, made
+from training.photos import bank
 from training.taco.data import Captioned
 from training.taco.task import TacoTask, with_adapter
 
 
-def options() -> argparse.ArgumentParser:
+def parser(description: str = __doc__.splitlines()[0]) -> argparse.ArgumentParser:
     """Those of a latent model's run, and where the captions are."""
-    found = parser(__doc__.splitlines()[0])
+    found = latent.parser(description)
     found.add_argument("--captioned", type=Path, required=True, help="folder made by training.taco.pack")
     found.add_argument("--states", type=Path, required=True, help="folder made by training.joint.data")
     return found
@@ -40,28 +43,31 @@ def options() -> argparse.ArgumentParser:
 
 def features(device: torch.device) -> FeatureNet:
     """The frozen picture network of the joint space."""
-    net: FeatureNet = FeatureNet(load_file(features_file())).to(device)
-    return net.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+    return placed(FeatureNet(load_file(features_file())), device)
 
 
-def task_of(args: argparse.Namespace) -> TacoTask:
+def task_of(args: argparse.Namespace, recipe: TrainingRecipe, seed: int) -> TacoTask:
     """The model of a recipe on both kinds of photographs."""
-    torch.manual_seed(args.seed)
     device = device_of(args.cpu)
-    photos, heads = bank(args.photos, device, args.seed), load_heads()
-    config = json.loads(args.recipe.read_text()).get("model", {})
-    checkpoint = args.out / "last.pt"
-    start = checkpoint if checkpoint.exists() else args.start
-    model = made(config, start, photos)
-    if config.get("adapter", True):
+    photos, heads = bank(args.photos, device, seed), load_heads()
+    config = {name: value for name, value in recipe.model.items() if name != "adapter"}
+    start = None if is_resumed(args) else args.start
+    model = empty(config) if is_resumed(args) else made(config, start, photos)
+    if recipe.model.get("adapter", True):
         model = with_adapter(model, heads, start)
     captioned = Captioned(args.captioned, args.states, heads, device, photos.rng)
     return TacoTask(model, photos, captioned, features(device), args.metrics, args.compile)
 
 
+def engine(args: argparse.Namespace) -> TrainingEngine:
+    """A run as the options say."""
+    recipe, seed = recipe_of(args)
+    return engine_of(args, recipe, task_of(args, recipe, seed), seed)
+
+
 def main() -> None:
-    args = options().parse_args()
-    command.run(engine_of(args, task_of(args)), args)
+    args = parser().parse_args()
+    command.run(engine(args), args)
 
 
 if __name__ == "__main__":

@@ -60,12 +60,17 @@ def familiar_names(captions: list[str]) -> list[str]:
     return sorted(name for name in {n for n in class_names() if n} if words[name] >= FAMILIAR)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__)
     for name in ("run", "data", "tokenizer", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--scores", type=Path, help="JSON of training.words.validate_captioner")
-    args = parser.parse_args()
+        made.add_argument(f"--{name}", type=Path, required=True)
+    made.add_argument("--scores", type=Path, help="JSON of training.words.validate_captioner")
+    return made
+
+
+def main() -> None:
+    args = parser().parse_args()
     weights = args.run / "average.safetensors"
     tensors = pack(weights_of(weights))
     with safe_open(weights, "pt") as file:

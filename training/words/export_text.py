@@ -46,11 +46,16 @@ def pack_prompt(prompt: Tensor) -> tuple[Tensor, Tensor]:
     return rounded.to(torch.int8), shift.to(torch.uint8)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__)
     for name in ("lm", "tokenizer", "short", "dense", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    args = parser.parse_args()
+        made.add_argument(f"--{name}", type=Path, required=True)
+    return made
+
+
+def main() -> None:
+    args = parser().parse_args()
     model, tokenizer = FloatLM(load_file(args.lm)), Tokenizer.from_file(str(args.tokenizer))
     prompts = {kind: prompt_of(weights_of(getattr(args, kind))) for kind in ("short", "dense")}
     prompts |= {kind: written_prompt(model, tokenizer, text) for kind, text in WRITTEN.items()}

@@ -34,15 +34,18 @@ from training.words.data import captioned
 TOKEN_SIDE = 3
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("photos", type=Path)
+    made.add_argument("--weights", type=Path, required=True, help=".pth or .safetensors")
+    made.add_argument("--out", type=Path, required=True)
+    made.add_argument("--batch", type=int, default=32)
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("--weights", type=Path, required=True, help=".pth or .safetensors")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--batch", type=int, default=32)
-    args = parser.parse_args()
+    args = parser().parse_args()
     net = FeatureNet(load_weights(args.weights)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     train, held_out = captioned(args.photos)
     rows = train + held_out

@@ -72,10 +72,15 @@ def start_counts(masks: list[Mask]) -> bytes:
     return bytes(level_of(zeros) << 4 | level_of(ones) for zeros, ones in counts.T)
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made.add_argument("--out", type=Path, required=True, help="folder for the file")
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for the file")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     rng = np.random.default_rng(1)
     data = b"".join(start_counts([drawn_mask(rng, side) for _ in range(MASKS[side])]) for side in MASK_SIDES)
     (arguments.out / COUNTS_FILE).write_bytes(data)

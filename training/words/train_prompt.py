@@ -7,7 +7,7 @@
         --tokenizer TOKENIZER --out RUN
 
 TEXTS is a tar with ``captions.jsonl`` or a JSON-lines file with ``text``. The prompt that coded held-out texts best is in
-``RUN/best.safetensors``; ``prompt_of`` reads it. A recipe's ``task``: see ``Texts``.
+``RUN/best.safetensors``; ``prompt_of`` reads it. A recipe's ``task``: see ``PromptTexts``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from torch import Tensor, nn
 
 from training import command
 from training.command import engine_of, recipe_of
-from training.engine import Task, Weights, weights_of
+from training.engine import TrainingTask, Weights, weights_of
 from training.phases import Phase
 from training.words.data import Batches, Example, captioned, pad, tokenise, tokenised
 from training.words.float_lm import FloatLM
 
 
 @dataclass(frozen=True)
-class Texts:
+class PromptTexts:
     """``start``: a written prompt; ``sentences``: share of the captions of a tar that are written as proper sentences,
     the others stay as they are; ``held_out``: how many texts judge; ``decay`` pulls offsets back to the start."""
 
@@ -66,7 +66,7 @@ def prompt_of(weights: Weights, prefix: str = "") -> Tensor:
     return weights[f"{prefix}start"] + weights[f"{prefix}offset"] * weights[f"{prefix}unit"]
 
 
-class PromptTask(Task):
+class PromptTask(TrainingTask):
     """A prompt on texts."""
 
     model: Prompt
@@ -157,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = parser().parse_args()
     recipe, seed = recipe_of(args)
-    about, model = Texts(**recipe.task), FloatLM(load_file(args.lm))
+    about, model = PromptTexts(**recipe.task), FloatLM(load_file(args.lm))
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     if not (about.start or args.start):
         raise SystemExit(f"{args.recipe} has no written prompt: --start must name weights")

@@ -49,7 +49,7 @@ Kept = dict[History, dict[bytes, float]]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class StaticRecipe:
     """How large the model is, and how much a dense text weighs against a short caption."""
 
     merges: int = 2000
@@ -72,7 +72,7 @@ def captions(path: Path) -> tuple[list[str], list[str]]:
     return flat[0], flat[1]
 
 
-def weighted_texts(short: Iterable[str], dense: Iterable[str], recipe: Recipe) -> Counter[bytes]:
+def weighted_texts(short: Iterable[str], dense: Iterable[str], recipe: StaticRecipe) -> Counter[bytes]:
     """UTF-8 of the texts and their weights."""
     texts = Counter(text.encode() for text in short)
     for text in dense:
@@ -220,7 +220,7 @@ def interpolated(tables: list[Runs], size: int) -> Callable[[History, bytes], fl
 
 
 def learn(
-    cut: dict[bytes, list[bytes]], texts: Counter[bytes], recipe: Recipe
+    cut: dict[bytes, list[bytes]], texts: Counter[bytes], recipe: StaticRecipe
 ) -> tuple[Counter[bytes], Kept, Kept]:
     """Counts of tokens, and what is kept of the runs of two and of three."""
     threes, twos = runs_of(cut, texts, 3), runs_of(cut, texts, 2)
@@ -305,14 +305,19 @@ def mean_bits(model: StaticModel, texts: list[str]) -> tuple[float, float]:
     return bits / sum(map(len, texts)), bits / len(texts)
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made.add_argument("--captions", type=Path, required=True, help="tar with captions.jsonl")
+    made.add_argument("--out", type=Path, required=True, help="folder for the model and its manifest")
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--captions", type=Path, required=True, help="tar with captions.jsonl")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model and its manifest")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     short, held_out = captions(arguments.captions)
     dense = [json.loads(line)["text"] for line in DENSE.read_text().splitlines()]
-    recipe = Recipe()
+    recipe = StaticRecipe()
     texts = weighted_texts(short, dense, recipe)
     cut = tokenise(texts, merged_pairs(texts, recipe.merges))
     ones, twos, threes = learn(cut, texts, recipe)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from training import command
 from training.command import engine_of, recipe_of
-from training.engine import Task, Weights, holding, weights_of
+from training.engine import TrainingTask, Weights, holding, weights_of
 from training.phases import Phase
 from training.words.data import Example, Shuffled, captioned, pad, tokenised
 from training.words.float_lm import Adapters, FloatLM
@@ -88,7 +88,7 @@ class Seeing(nn.Module):
         return F.cross_entropy(logits, vocabulary.place[ids[mask]], reduction="none")
 
 
-class VisualTask(Task):
+class VisualTask(TrainingTask):
     """A language model that learns to see, on photos below ``trained``; those after them judge."""
 
     model: Seeing

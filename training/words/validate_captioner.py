@@ -38,17 +38,22 @@ def scores(captions: list[str], references: list[list[str]]) -> dict[str, float]
     return {"bleu4": round(bleu[3], 4), "cider": round(float(Cider().compute_score(wanted, found)[0]), 4)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--photos", type=int, default=809)
-    parser.add_argument("--beams", type=int, default=5)
-    parser.add_argument("--penalty", type=float, default=0.7)
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("--data", type=Path, required=True)
+    made.add_argument("--photos", type=int, default=809)
+    made.add_argument("--beams", type=int, default=5)
+    made.add_argument("--penalty", type=float, default=0.7)
+    made.add_argument(
         "--no-insist", action="store_true", help="captions need not name an object that was found"
     )
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+    made.add_argument("--out", type=Path)
+    return made
+
+
+def main() -> None:
+    args = parser().parse_args()
     shipped = load_captioner()
     shipped.search = BeamSearch(beams=args.beams, penalty=args.penalty)
     shipped.insist = not args.no_insist
