@@ -62,13 +62,16 @@ class Walk:
 def followed(route: str, handler: str, act: Callable[[], object]) -> Walk:
     """What ``act`` enters, in all threads."""
     walk = Walk(route, handler)
-    threading.setprofile_all_threads(walk) if sys.version_info >= (3, 12) else threading.setprofile(walk)
+    if sys.version_info >= (3, 12):
+        threading.setprofile_all_threads(walk)
+    else:
+        threading.setprofile(walk)
     sys.setprofile(walk)
     try:
         act()
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
     return walk
 
 

@@ -53,7 +53,7 @@ def test_encode_and_decode_on_a_server(url: str, capsys: pytest.CaptureFixture[s
 def test_words_are_shown_whole_and_warnings_are_passed_on(
     url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = 800 * "Bär " + "\n!"
+    words = 1000 * "Bär " + "\n!"
     assert main(["encode", "a.png", "--profile", "stc", "--caption", words, "--server", url]) == 0
     out, err = capsys.readouterr()
     shown = words.replace("\n", "\\n")

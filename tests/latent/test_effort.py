@@ -105,9 +105,7 @@ def test_a_quality_keeps_its_rate_and_its_size(small: Image.Image) -> None:
 def test_what_the_search_makes_worse_is_not_written(
     small: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = {
-        name: picogram.encode(small, **{name: value}) for name, value in (("bytes", 150), ("quality", 30))
-    }
+    plain = {"bytes": picogram.encode(small, bytes=150), "quality": picogram.encode(small, quality=30)}
 
     def spoil(work: search.Refinement, passes: int) -> Refined:
         return Refined(torch.zeros_like(work.y), work.z)
@@ -143,7 +141,9 @@ def test_every_profile_takes_it(small: Image.Image, profile: str) -> None:
     coded = {"stc": TextSections(b"caption"), "taco": TextSections()}
     words = WordsVariant(coded.get(profile, TextSections(b"caption", b"objects")))
     plain, better = (
-        assemble(small, PreparedWords((words,)), EncodeOptions(bytes=BUDGET, profile=profile, effort=effort)).data
+        assemble(
+            small, PreparedWords((words,)), EncodeOptions(bytes=BUDGET, profile=profile, effort=effort)
+        ).data
         for effort in (0, 1)
     )
     assert plain != better
