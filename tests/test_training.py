@@ -224,7 +224,8 @@ def test_a_lent_machine_goes_on_with_a_second_load_and_sends_small_parts(
         load.mkdir()
     size = (carry / "photos.tar").stat().st_size / 2
     carrier.split_photos(carry / "photos.tar", loads, (size, size))
-    work, out, names = tmp_path / "work", tmp_path / "out", [set(), set()]
+    work, out = tmp_path / "work", tmp_path / "out"
+    names: list[set[str]] = [set(), set()]
     for number, load in enumerate(loads):
         with tarfile.open(load / f"photos-{number}.tar") as tar:
             names[number] = set(tar.getnames())
@@ -272,7 +273,7 @@ def test_an_id_that_is_taken_is_refused(tmp_path: Path) -> None:
     words = ["--model", "3", "--out", str(tmp_path)]
     shipping.refuse_taken(made.parse_args(words), "latent")
     shipping.ship(tmp_path, "latent", 3, {"x": torch.zeros(1)}, {})
-    with pytest.raises(SystemExit, match="latent-3.safetensors exists"):
+    with pytest.raises(SystemExit, match=r"latent-3\.safetensors exists"):
         shipping.refuse_taken(made.parse_args(words), "latent")
     shipping.refuse_taken(made.parse_args([*words, "--overwrite"]), "latent")
     shipping.refuse_taken(made.parse_args(words), "diffusion")
