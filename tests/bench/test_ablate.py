@@ -137,7 +137,7 @@ def result(paths: list[Path], tools: Tools, tmp_path_factory: pytest.TempPathFac
     # small pictures at a size that holds words have rates which the plans leave alone
     drawn = {profile: replace(plan, finest=1.0) for profile, plan in PLANS["embedded"].items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PLANS, "embedded", drawn)  # type: ignore[arg-type]
+        patch.setitem(PLANS, "embedded", drawn)
         done = ablate(paths, read_image, out, wish, tools)
     assert tables.load(out / "ablation.json") == done
     assert (out / "ablation.md").read_text(encoding="utf-8") == tables.markdown(done)

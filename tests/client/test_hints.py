@@ -8,7 +8,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,9 @@ BRIGHT_CORNER = np.pad(np.full((3, 5), 200, np.uint8), ((0, 6), (0, 10)))
 class Says:
     """Describes all pictures alike."""
 
-    def describe(self, pictures: list[Image.Image], objects: bool = True, side: int = 8) -> list[Description]:
+    def describe(
+        self, pictures: Sequence[Image.Image], objects: bool = True, side: int = 8
+    ) -> list[Description]:
         return [Description("A r\u00f6d boat.\n")] * len(pictures)
 
 
@@ -167,7 +169,7 @@ def test_words_of_a_focus_serve_many_pictures(words: HearingWords) -> None:
 
 def test_a_mask_is_an_image_that_is_bright_where_it_matters() -> None:
     assert main(["encode", "a.png", "--focus-mask", "corner.png", "--bytes", "300"]) == 0
-    weights = BRIGHT_CORNER.astype(np.float32) / 255
+    weights = BRIGHT_CORNER.astype(np.float32) / np.float32(255)
     assert Path("a.pico").read_bytes() == picogram.encode("a.png", bytes=300, focus=weights)
     with listening() as url:
         options = ["--focus-mask", "corner.png", "--bytes", "300", "--server", url]

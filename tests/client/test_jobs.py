@@ -174,7 +174,7 @@ def test_heartbeats_do_not_stretch_the_time_of_a_call(server: FakeServer, clock:
 
 
 def test_a_call_whose_time_is_up_gives_its_job_up(server: FakeServer, clock: Clock) -> None:
-    silence = [b": still here\n\n", lambda: clock.sleep(31), b":\n\n"]
+    silence: list[Any] = [b": still here\n\n", lambda: clock.sleep(31), b":\n\n"]
     server.replies = [view(), stream(*silence), view("canceled")]
     with pytest.raises(errors.JobTimeout):
         server.run(lambda c: c.encode(b"photo"), timeout=30)

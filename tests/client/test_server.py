@@ -168,7 +168,8 @@ def test_nothing_is_lost_or_done_twice_over_a_bad_connection(
     url: str, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("picogram.client.policy.FIRST_PAUSE", 0.01)
-    transport, seen = Unreliable(), []
+    transport = Unreliable()
+    seen: list[Any] = []
     with Client(url, timeout=20, transport=transport) as client:
         client.encode(picture(), on_progress=seen.append)
     assert workers.encoded == 1

@@ -143,7 +143,8 @@ def test_an_argument_that_comes_twice_is_refused(client: TestClient, query: str)
     ("name", "value"), [("bpp", "1e9"), ("bytes", "0"), ("quality", "101"), ("effort", "3")]
 )
 def test_a_value_is_refused_with_the_words_of_the_library(client: TestClient, name: str, value: str) -> None:
+    given: dict[str, Any] = {name: float(value) if name in ("bpp", "quality") else int(value)}
     with pytest.raises(UsageError) as refused:
-        EncodeOptions(**{name: float(value) if name in ("bpp", "quality") else int(value)})
+        EncodeOptions(**given)
     problem = check_problem(client.post(f"/v1/encode?{name}={value}", content=image()), 422, "usage")
     assert str(refused.value) in problem["detail"]

@@ -202,6 +202,7 @@ def test_hints_travel_to_the_encoder_and_no_further(
     (given,) = prepared
     (states,), focus = words.hear(["A red boat."]), words.place(photo, "the boat")
     assert given.hints.heard == "A red boat."
+    assert given.hints.states is not None
     assert np.array_equal(given.hints.states, states)
     assert given.hints.focus is not None
     assert np.array_equal(given.hints.focus.weights, focus.weights)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pydantic import SecretStr
 from valkey_server import ValkeyServer, needs_valkey, running_server
 from worker_processes import WorkerUnderTest
 
@@ -41,7 +42,7 @@ def server(tmp_path: Path) -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 async def broker(server: ValkeyServer) -> AsyncIterator[Broker]:
-    broker = open_broker(QueueSettings(redis_url=server.url))
+    broker = open_broker(QueueSettings(redis_url=SecretStr(server.url)))
     yield broker
     await broker.close()
 

@@ -105,9 +105,8 @@ def test_a_quality_keeps_its_rate_and_its_size(small: Image.Image) -> None:
 def test_what_the_search_makes_worse_is_not_written(
     small: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = {
-        name: picogram.encode(small, **{name: value}) for name, value in (("bytes", 150), ("quality", 30))
-    }
+    targets: dict[str, dict[str, Any]] = {"bytes": {"bytes": 150}, "quality": {"quality": 30}}
+    plain = {name: picogram.encode(small, **target) for name, target in targets.items()}
 
     def spoil(work: search.Refinement, passes: int) -> Refined:
         return Refined(torch.zeros_like(work.y), work.z)

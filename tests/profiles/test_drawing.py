@@ -83,7 +83,7 @@ def test_guidance_of_a_one_step_model_is_refused() -> None:
 
 
 def test_files_finer_than_the_plan_asks_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PLANS["embedded"], Profile.BASE, Plan(Pass(1), finest=0.3))  # type: ignore[index]
+    monkeypatch.setitem(PLANS["embedded"], Profile.BASE, Plan(Pass(1), finest=0.3))
     assert plan(Profile.BASE, "embedded", 0.31, None, Drawing()) == ()
     assert len(plan(Profile.BASE, "embedded", 0.29, None, Drawing())) == 1
     assert len(plan(Profile.BASE, "embedded", 0.31, None, Drawing(steps=2))) == 1
@@ -181,8 +181,9 @@ def test_objects_and_an_empty_caption_and_no_objects_are_drawn(file: bytes) -> N
 
 def test_a_damaged_model_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from picogram.diffusion import embedded
+    from picogram.models import shipped_manifest
 
-    manifest = embedded.shipped_manifest("diffusion-2")
+    manifest = shipped_manifest("diffusion-2")
     monkeypatch.setattr(embedded, "shipped_manifest", lambda name: manifest | {"sha256": "0" * 64})
     with pytest.raises(ModelDamaged):
         embedded._loaded.__wrapped__(DEFAULT_DIFFUSION, Placement.of())

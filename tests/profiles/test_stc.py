@@ -295,7 +295,7 @@ def test_arbitrary_sections_never_stop_a_batch(words: Words) -> None:
     (good,) = coded(Description(CAPTION, OBJECTS))
     files = [Picogram(Header(Profile.SEDIC, 8, 8, DEFAULT_LATENT), b"\x80", good)]
     for _ in range(150):
-        noise = {name: rng.bytes(rng.integers(0, 40)) for name in ("caption", "objects")}
+        noise = {name: rng.bytes(int(rng.integers(0, 40))) for name in ("caption", "objects")}
         files.append(replace(files[0], optional=noise))
     read = words.read(files)
     assert read[0].description == Description(CAPTION, OBJECTS)

@@ -32,7 +32,8 @@ def coded(*given: Mask) -> bytes:
 
 def ellipse(side: int, x: float, y: float, width: float, height: float) -> Mask:
     rows, columns = (np.mgrid[:side, :side] + 0.5) / side
-    return ((columns - x) / width) ** 2 + ((rows - y) / height) ** 2 < 1
+    inside: Mask = ((columns - x) / width) ** 2 + ((rows - y) / height) ** 2 < 1
+    return inside
 
 
 @st.composite

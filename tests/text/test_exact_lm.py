@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 
 from picogram.errors import CorruptBitstream, UnknownModel, UsageError
 from picogram.exact import split_linear
-from picogram.exact.split_linear import SplitLinear, quantise_rows
-from picogram.text.coder import MAX_CHARACTERS, TextCoder, coder_of, exact_section
+from picogram.exact.split_linear import SplitKernel, SplitLinear, quantise_rows
+from picogram.text.coder import TextCoder, coder_of, exact_section
 from picogram.text.lm.coder import MAX_TOKENS, LMCoder
 from picogram.text.lm.distribution import cumulative, symbol, token_at
 from picogram.text.lm.model import Cache, rms_norm
 from picogram.text.lm.tables import exp_table, rotary_tables, sigmoid_table
 from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
+from picogram.text.raw import MAX_CHARACTERS
 
-KERNELS = ("int8", "float32", "float64")
+KERNELS: tuple[SplitKernel, ...] = ("int8", "float32", "float64")
 
 
 @pytest.fixture(scope="module")
