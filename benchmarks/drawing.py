@@ -26,10 +26,11 @@ from PIL import Image
 
 import picogram
 from benchmarks.speed import SIZE, budget, peak_mebibytes, picture
+from picogram.profiles.registry import PROFILES
+from picogram.request import DecodeOptions
 from picogram.semantics.description import Region
 
 LARGE = (4000, 3000)
-PROFILES = ("base", "stc", "misc", "sedic", "taco")
 CAPTION = "A small boat near a wooden pier on a calm lake."
 
 
@@ -47,11 +48,11 @@ class Stopwatch:
 
 def coded(image: Image.Image, profile: str) -> bytes:
     """A file of that profile with given words."""
-    sides = {"misc": 8, "sedic": 16}
-    words: dict[str, Any] = {} if profile in ("base", "taco") else {"caption": CAPTION}
-    if profile in sides:
+    spec = PROFILES[profile]
+    words: dict[str, Any] = {"caption": CAPTION} if spec.sections else {}
+    if spec.max_objects:
         words["objects"] = [
-            _region(name, sides[profile], k) for k, name in enumerate(("boat", "pier", "lake"))
+            _region(name, spec.mask_sides[0], k) for k, name in enumerate(("boat", "pier", "lake"))
         ]
     return picogram.encode(image, bytes=budget(image.size), profile=profile, **words)
 
@@ -66,12 +67,11 @@ def drawn(data: bytes, steps: int | None) -> tuple[float, float]:
     """Seconds to the base picture and to the end, words included."""
     from picogram.bitstream import parse
     from picogram.pipeline.draw import draw
-from picogram.request import DecodeOptions
     from picogram.semantics.words import default_words
 
     watch, file = Stopwatch(), parse(data)
     description = default_words().read([file])[0].description if file.optional and steps != 0 else None
-    (found,) = draw([file], [description], [Drawing(steps)], [watch])
+    (found,) = draw([file], [description], [DecodeOptions(steps)], [watch])
     if isinstance(found, Exception):
         raise found
     return watch.preview_after, time.perf_counter() - watch.started

@@ -33,14 +33,15 @@ BASE, BASE_DECODE = "base", "decode base, 0 steps"
 def cases(path: Path | None) -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
     image, limit = picture(path, SIZE), budget(SIZE)
-    (heard,) = api.prepare([image], [CAPTION], profile="taco")
+    options = EncodeOptions(bytes=limit, profile="taco", caption=CAPTION)
+    (heard,) = api.prepare([image], [options])
     mask = np.zeros((16, 16), bool)
     mask[4:10, 6:14] = True
     encode = partial(picogram.encode, image, bytes=limit)
     base, taco = encode(), encode(profile="taco", caption=CAPTION)
     return {
         BASE: encode,
-        "taco, encoder": lambda: api.assemble(image, heard, EncodeOptions(bytes=limit, profile="taco")),
+        "taco, encoder": lambda: api.assemble(image, heard, options),
         "taco, no caption": partial(encode, profile="taco", caption=""),
         "taco, caption given": partial(encode, profile="taco", caption=CAPTION),
         "taco, the captioner's": partial(encode, profile="taco"),

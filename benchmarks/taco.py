@@ -183,8 +183,8 @@ def run(
     for subject in track(subjects, "", console=Console(stderr=True)):
         captions = tried[subject.name]
         result.pictures[subject.name] = _about(subject, captions)
-        pictures = [subject.picture] * len(captions)
-        heard = api.prepare(pictures, list(captions.values()), profile="taco", words=words)
+        asked = [EncodeOptions(profile="taco", caption=caption) for caption in captions.values()]
+        heard = api.prepare([subject.picture] * len(asked), asked, words=words)
         compare = measure(subject, captions[CORRECT])
         for bpp in bpps:
             try:

@@ -189,7 +189,7 @@ def _placed(photo: FocusPhoto, other: str, focuses: Mapping[str, Focus | None]) 
 
 def _prepared(photo: FocusPhoto, words: Words) -> dict[str, PreparedWords]:
     """By profile, without a focus; ``taco`` listens to the captioner."""
-    (guided,) = api.prepare([photo.picture], [None], profile="taco", words=words)
+    (guided,) = api.prepare([photo.picture], [EncodeOptions(profile="taco")], words=words)
     return {"base": PreparedWords(), "taco": guided}
 
 

@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from picogram.profiles.drawing import PLANS, Drawing, draw
-from picogram.profiles.recipes import RECIPES, Recipe
 from PIL import Image
 from small_diffusion import WORD_WIDTH, small_denoiser, small_table
 from tiny_denoiser import CONFIG
@@ -32,18 +30,23 @@ from picogram.bench.verdicts import (
     verdicts,
 )
 from picogram.bench.words import Found, donors, other_maps, read_captions, shuffled, variants
-from picogram.bitstream import Profile, parse
+from picogram.bitstream import parse
 from picogram.cli.main import main
 from picogram.diffusion.embedded import EmbeddedDenoiser
 from picogram.diffusion.model import DiffusionNet
 from picogram.errors import UnsupportedProfile, UsageError
 from picogram.images import read_image
 from picogram.metrics.fidelity import psnr
+from picogram.pipeline.draw import draw
+from picogram.profiles import misc, sedic, stc
+from picogram.profiles.spec import ProfileSpec
+from picogram.request import DecodeOptions
+from picogram.results import Decoded
 from picogram.semantics.description import Description, Region
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
 
-STC, MISC, SEDIC = (RECIPES[profile] for profile in (Profile.STC, Profile.MISC, Profile.SEDIC))
+STC, MISC, SEDIC = stc.PROFILE, misc.PROFILE, sedic.PROFILE
 BPP = 0.15
 
 
@@ -135,9 +138,10 @@ def result(paths: list[Path], tools: Tools, tmp_path_factory: pytest.TempPathFac
     out = tmp_path_factory.mktemp("out")
     wish = Wish(("stc", "misc"), (BPP,), seeds=2)
     # small pictures at a size that holds words have rates which the plans leave alone
-    drawn = {profile: replace(plan, finest=1.0) for profile, plan in PLANS["embedded"].items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PLANS, "embedded", drawn)
+        for spec in wish.specs:
+            whole = replace(spec.plans["embedded"], finest=1.0)
+            patch.setitem(spec.plans, "embedded", whole)  # type: ignore[arg-type]
         done = ablate(paths, read_image, out, wish, tools)
     assert tables.load(out / "ablation.json") == done
     assert (out / "ablation.md").read_text(encoding="utf-8") == tables.markdown(done)
@@ -148,11 +152,11 @@ def result(paths: list[Path], tools: Tools, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("recipe", [STC, MISC, SEDIC], ids=["stc", "misc", "sedic"])
-def test_shuffled_words_are_another_pictures(count: int, recipe: Recipe) -> None:
+@pytest.mark.parametrize("spec", [STC, MISC, SEDIC], ids=["stc", "misc", "sedic"])
+def test_shuffled_words_are_another_pictures(count: int, spec: ProfileSpec) -> None:
     some = dict(list(FOUND.items())[:count])
     for name, own in some.items():
-        tried = {variant.name: variant for variant in variants(name, some, recipe)}
+        tried = {variant.name: variant for variant in variants(name, some, spec)}
         said, right = tried["shuffled"].said, tried["correct"].said
         assert said is not None
         assert right is not None
@@ -283,28 +287,26 @@ def test_results_say_which_words_and_weights_made_them(result: tables.Ablation) 
 def test_drawings_are_the_decoders(
     photo: Image.Image, words: Words, denoiser: EmbeddedDenoiser, profile: str, budget: int
 ) -> None:
-    recipe = {"stc": STC, "sedic": SEDIC}[profile]
-    said = FOUND["b.png"].description(recipe)
+    spec = {"stc": STC, "sedic": SEDIC}[profile]
+    said = FOUND["b.png"].description(spec)
     compared = Compared(photo)
     subject = Subject(photo, compared, words, denoiser)
-    data = subject.file(said, recipe, budget)
+    data = subject.file(said, spec, budget)
     assert words.read([parse(data)])[0].description == said
-    for drawn, stated in ((said, recipe), (Description(), recipe), (None, None)):
+    for drawn, stated in ((said, spec), (Description(), spec), (None, None)):
         subject.draw(data, stated, drawn, seed=5)
-        wish = Drawing(seed=5) if stated else Drawing(steps=0)
-        (expected,) = draw([parse(data)], [drawn], [wish], denoiser=denoiser)
-        assert isinstance(expected, Image.Image)
-        assert compared.pictures[-1].tobytes() == expected.tobytes()
+        options = DecodeOptions(seed=5) if stated else DecodeOptions(steps=0)
+        (expected,) = draw([parse(data)], [drawn], [options], denoiser=denoiser)
+        assert isinstance(expected, Decoded)
+        assert compared.pictures[-1].tobytes() == expected.picture.tobytes()
 
 
 def test_nothing_is_drawn_twice(photo: Image.Image, words: Words, denoiser: EmbeddedDenoiser) -> None:
     compared = Compared(photo)
     subject = Subject(photo, compared, words, denoiser)
     said = Description("A woman.")
-    files = [subject.file(said, recipe, 300) for recipe in (STC, MISC)]
-    first, second = (
-        subject.draw(data, recipe, said, 1) for data, recipe in zip(files, (STC, MISC), strict=True)
-    )
+    files = [subject.file(said, spec, 300) for spec in (STC, MISC)]
+    first, second = (subject.draw(data, spec, said, 1) for data, spec in zip(files, (STC, MISC), strict=True))
     assert first is second
     assert len(compared.pictures) == 1
 

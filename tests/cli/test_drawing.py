@@ -24,6 +24,10 @@ from picogram.cli.progress import progress_bar
 from picogram.errors import CorruptBitstream
 from picogram.images import write_image
 from picogram.jobs import Job, Outcome, Result
+from picogram.pipeline.draw import Watch
+from picogram.pipeline.handovers import Report
+from picogram.request import DecodeOptions
+from picogram.results import Decoded
 from picogram_gateway.workers import Backend
 
 __all__ = ["workplace"]  # an autouse fixture, in force here because it is imported
@@ -57,8 +61,9 @@ class Decoder:
                 self.canceled.set()
                 break
             threading.Event().wait(0.02)
-        picture = write_image(Image.new("RGB", (9, 9), "red"), "image/png")
-        return Result(picture, "image/png", {"width": 9, "height": 9})
+        picture = Image.new("RGB", (9, 9), "red")
+        report = Report(Decoded(picture).facts())
+        return Result(write_image(picture, "image/png"), "image/png", report.facts())
 
 
 @pytest.fixture
@@ -87,17 +92,16 @@ def url(decoder: Decoder) -> Iterator[str]:
 def test_options_reach_the_library(
     monkeypatch: pytest.MonkeyPatch, options: list[str], expected: dict[str, Any]
 ) -> None:
-    given: list[dict[str, Any]] = []
+    given: list[DecodeOptions] = []
 
-    def decode(data: bytes, **options: Any) -> Any:
+    def decode(data: bytes, options: DecodeOptions, *, watch: Watch | None) -> Decoded:
         given.append(options)
         return fake_decode(data)
 
     monkeypatch.setattr(picogram, "decode_detailed", decode)
     pico("a.pico")
     assert main(["decode", "a.pico", *options]) == 0
-    (said,) = given
-    assert {name: said[name] for name in expected} == expected
+    assert given == [DecodeOptions(**expected)]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +135,7 @@ def test_values_out_of_range_are_refused_before_anything_is_done(
 def test_what_ends_while_it_is_drawn_leaves_no_file(
     monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
 ) -> None:
-    def decode(data: bytes, **options: Any) -> Any:
+    def decode(data: bytes, *options: Any, **more: Any) -> Any:
         raise error
 
     pico("a.pico")

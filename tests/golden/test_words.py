@@ -21,6 +21,7 @@ from picogram.bitstream import parse
 from picogram.exact.split_linear import SplitKernel, int8_is_exact
 from picogram.models import latent_weights
 from picogram.models.store import text_available, text_model_file, tokenizer_file
+from picogram.profiles.registry import PROFILES
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder, coder_of
 
@@ -86,7 +87,7 @@ def test_files_with_words_decode_to_the_same_latents(name: str) -> None:
 
 def test_every_profile_with_words_has_a_golden_file() -> None:
     profiles = {parse((FOLDER / name).read_bytes()).header.profile for name in FILES}
-    assert profiles == {recipe.profile for recipe in RECIPES.values() if recipe.sections}
+    assert profiles == {spec.code for spec in PROFILES.values() if spec.sections}
     sides = [[side for *_, side, _ in MANIFEST["files"][name]["objects"]] for name in FILES]
     assert sorted(sides) == [[], [], [8, 8], [8, 8], [16, 32]]
 

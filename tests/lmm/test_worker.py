@@ -17,8 +17,8 @@ from sentences import CAPTIONS
 from picogram.errors import ModelMissing
 from picogram.images import read_image
 from picogram.jobs import Job, Result
+from picogram.pipeline.handovers import WordsToWrite
 from picogram.semantics.description import Description
-from picogram.semantics.plain import sections_of
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
 from picogram.text.lm.load import load_lm_coder
@@ -60,8 +60,8 @@ def test_pictures_are_described_and_their_words_coded(vllm_coder: VllmLMCoder, t
     captions = [json.loads(r.payload)["caption"] for r in run(handler, "describe", pictures)]
     expected = [d.caption for d in Colours().describe([read_image(p) for p in pictures])]
     assert captions == expected
-    fullest = [r.metadata["choices"][0] for r in run(handler, "code", pictures)]
-    coded = [sections_of(choice["sections"])["caption"] for choice in fullest]
+    left = [WordsToWrite.of(r.metadata) for r in run(handler, "code", pictures)]
+    coded = [words.prepared.variants[0].sections.optional["caption"] for words in left if words]
     assert TextCoder(lm=torch_coder).decode(coded) == expected
 
 

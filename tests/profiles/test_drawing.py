@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from picogram.profiles.drawing import LARGEST, PLANS, Drawing, Pass, Plan, base_picture, draw, plan
 from pictures import resized
 from PIL import Image
 from skimage import data
@@ -22,7 +23,13 @@ from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Stage
 from picogram.errors import JobCanceled, ModelDamaged, UsageError
 from picogram.models import DEFAULT_DIFFUSION
+from picogram.pipeline.draw import LARGEST, base_picture, draw, plan
 from picogram.processor import Placement
+from picogram.profiles import base, misc, sedic, stc
+from picogram.profiles.registry import PROFILES
+from picogram.profiles.spec import DrawingPlan, ProfileSpec, StagePlan
+from picogram.request import DecodeOptions
+from picogram.results import Decoded, Drawing
 from picogram.semantics.description import Description, Region
 
 
@@ -41,14 +48,13 @@ WORDS = Description("A dog on a beach.", (region("dog"), region("ball")))
 
 
 def test_every_profile_has_a_plan_for_every_kind_of_model() -> None:
-    wanted = set(Profile)
-    assert {kind: set(plans) for kind, plans in PLANS.items()} == {
-        kind: wanted for kind in ("embedded", "one-step", "many-step")
-    }
+    assert {spec.code for spec in PROFILES.values()} == set(Profile)
+    for spec in PROFILES.values():
+        assert set(spec.plans) == {"embedded", "one-step", "many-step"}
 
 
 def test_stages_follow_the_file() -> None:
-    first, second, last = plan(Profile.SEDIC, "many-step", 0.2, WORDS, Drawing())
+    first, second, last = plan(sedic.PROFILE, "many-step", 0.2, WORDS, DecodeOptions())
     assert (first.prompt, second.prompt, last.prompt) == ("dog, small", "ball, small", "A dog on a beach.")
     assert first.mask is not None
     assert last.mask is None
@@ -59,42 +65,42 @@ def test_stages_follow_the_file() -> None:
 
 
 def test_callers_change_steps_and_guidance() -> None:
-    *objects, last = plan(Profile.MISC, "many-step", 0.2, WORDS, Drawing(steps=7, guidance=2.5, seed=9))
+    *objects, last = plan(misc.PROFILE, "many-step", 0.2, WORDS, DecodeOptions(steps=7, guidance=2.5, seed=9))
     assert last.steps == 7
     assert {stage.guidance for stage in (*objects, last)} == {2.5}
     assert objects[0].seed == 9
 
 
-@pytest.mark.parametrize("profile", Profile)
-def test_no_steps_leave_the_base_picture(profile: Profile) -> None:
-    assert plan(profile, "embedded", 0.2, WORDS, Drawing(steps=0)) == ()
+@pytest.mark.parametrize("spec", PROFILES.values())
+def test_no_steps_leave_the_base_picture(spec: ProfileSpec) -> None:
+    assert plan(spec, "embedded", 0.2, WORDS, DecodeOptions(steps=0)) == ()
 
 
-@pytest.mark.parametrize("profile", Profile)
-def test_the_embedded_model_draws_with_one_step_at_any_rate(profile: Profile) -> None:
+@pytest.mark.parametrize("spec", PROFILES.values())
+def test_the_embedded_model_draws_with_one_step_at_any_rate(spec: ProfileSpec) -> None:
     for rate in (0.0, 1.0):
-        assert [stage.steps for stage in plan(profile, "embedded", rate, None, Drawing())] == [1]
+        assert [stage.steps for stage in plan(spec, "embedded", rate, None, DecodeOptions())] == [1]
 
 
 def test_guidance_of_a_one_step_model_is_refused() -> None:
     with pytest.raises(UsageError, match="guidance"):
-        plan(Profile.STC, "one-step", 0.2, WORDS, Drawing(guidance=3))
-    assert len(plan(Profile.STC, "one-step", 0.2, WORDS, Drawing(guidance=1))) == 1
+        plan(stc.PROFILE, "one-step", 0.2, WORDS, DecodeOptions(guidance=3))
+    assert len(plan(stc.PROFILE, "one-step", 0.2, WORDS, DecodeOptions(guidance=1))) == 1
 
 
-def test_files_finer_than_the_plan_asks_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PLANS["embedded"], Profile.BASE, Plan(Pass(1), finest=0.3))
-    assert plan(Profile.BASE, "embedded", 0.31, None, Drawing()) == ()
-    assert len(plan(Profile.BASE, "embedded", 0.29, None, Drawing())) == 1
-    assert len(plan(Profile.BASE, "embedded", 0.31, None, Drawing(steps=2))) == 1
+def test_files_finer_than_the_plan_asks_stay_as_they_are() -> None:
+    coarse = replace(base.PROFILE, plans={"embedded": DrawingPlan(StagePlan(1), finest=0.3)})
+    assert plan(coarse, "embedded", 0.31, None, DecodeOptions()) == ()
+    assert len(plan(coarse, "embedded", 0.29, None, DecodeOptions())) == 1
+    assert len(plan(coarse, "embedded", 0.31, None, DecodeOptions(steps=2))) == 1
 
 
 def test_large_pictures_are_drawn_when_asked_for() -> None:
     large = LARGEST["embedded"] + 1
-    assert plan(Profile.BASE, "embedded", 0.2, None, Drawing(), large) == ()
-    assert len(plan(Profile.BASE, "embedded", 0.2, None, Drawing(), large - 1)) == 1
-    assert len(plan(Profile.BASE, "embedded", 0.2, None, Drawing(steps=1), large)) == 1
-    assert len(plan(Profile.BASE, "many-step", 0.2, None, Drawing(), large)) == 1
+    assert plan(base.PROFILE, "embedded", 0.2, None, DecodeOptions(), large) == ()
+    assert len(plan(base.PROFILE, "embedded", 0.2, None, DecodeOptions(), large - 1)) == 1
+    assert len(plan(base.PROFILE, "embedded", 0.2, None, DecodeOptions(steps=1), large)) == 1
+    assert len(plan(base.PROFILE, "many-step", 0.2, None, DecodeOptions(), large)) == 1
 
 
 @pytest.mark.parametrize(
@@ -155,17 +161,19 @@ class Looking:
 
 def test_the_base_picture_is_shown_before_any_step(file: bytes) -> None:
     watch = Looking()
-    (picture,) = draw([parse(file)], [None], [Drawing(steps=2)], [watch])
-    assert isinstance(picture, Image.Image)
+    (decoded,) = draw([parse(file)], [None], [DecodeOptions(steps=2, seed=5)], [watch])
+    assert isinstance(decoded, Decoded)
+    assert decoded.drawing == Drawing(stages=1, steps=2, guidance=1.0, seed=5, model="embedded")
+    assert decoded.picture.tobytes() == picogram.decode(file, steps=2, seed=5).tobytes()
     assert watch.seen == [(256, 192), 0.5, 1.0]
 
 
 def test_giving_one_picture_up_leaves_the_others(file: bytes) -> None:
     watches = [Looking(), Looking(patience=1)]
-    kept, dropped = draw([parse(file)] * 2, [None] * 2, [Drawing(steps=3)] * 2, watches)
-    assert isinstance(kept, Image.Image)
+    kept, dropped = draw([parse(file)] * 2, [None] * 2, [DecodeOptions(steps=3)] * 2, watches)
+    assert isinstance(kept, Decoded)
     assert isinstance(dropped, JobCanceled)
-    assert kept.tobytes() == picogram.decode(file, steps=3).tobytes()
+    assert kept.picture.tobytes() == picogram.decode(file, steps=3).tobytes()
 
 
 def test_objects_and_an_empty_caption_and_no_objects_are_drawn(file: bytes) -> None:
@@ -173,10 +181,19 @@ def test_objects_and_an_empty_caption_and_no_objects_are_drawn(file: bytes) -> N
 
     source = parse(file)
     header = Header(Profile.SEDIC, source.header.width, source.header.height, source.header.model)
-    sedic = Picogram(header, source.latent)
+    file_of_sedic = Picogram(header, source.latent)
     for words in (WORDS, Description(""), Description("", (region("dog"),)), None):
-        (picture,) = draw([sedic], [words], [Drawing(steps=1)])
-        assert isinstance(picture, Image.Image)
+        (decoded,) = draw([file_of_sedic], [words], [DecodeOptions(steps=1)])
+        assert isinstance(decoded, Decoded)
+        assert decoded.description == words
+        assert decoded.drawing.stages == (len(words.objects) if words else 0) + 1
+
+
+def test_a_picture_that_nothing_is_imagined_in_says_so(file: bytes) -> None:
+    (decoded,) = draw([parse(file)], [None], [DecodeOptions(steps=0, seed=3)], model="some-model")
+    assert isinstance(decoded, Decoded)
+    assert decoded.drawing == Drawing(stages=0, steps=0, guidance=None, seed=3, model="some-model")
+    assert decoded.picture.tobytes() == picogram.decode(file, steps=0).tobytes()
 
 
 def test_a_damaged_model_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picogram.profiles.plain import plain_choices, prepared_of
 from PIL import Image
 
 import picogram
@@ -19,6 +18,7 @@ from picogram.bitstream import parse
 from picogram.cli.main import main
 from picogram.errors import BudgetTooSmall, ModelMissing, UsageError
 from picogram.pipeline.assemble import MAX_WORDS_SHARE
+from picogram.pipeline.handovers import WordsToWrite
 from picogram.request import EncodeOptions
 from picogram.semantics.description import Description, Region
 from picogram.semantics.plain import MAX_JSON_CHARACTERS, objects_of, objects_of_json, plain_objects
@@ -156,9 +156,9 @@ def test_no_more_found_objects_than_the_profile_takes(photo: Image.Image) -> Non
 
 
 def shares(photo: Image.Image, profile: str = "misc") -> list[int]:
-    """What the choices of words cost that the captioner gives, from all to none."""
-    (prepared,) = prepare([photo], [None], profile=profile, words=words_of())
-    return [choice.size for choice in prepared.choices]
+    """What the variants of words cost that the captioner gives, from all to none."""
+    (prepared,) = prepare([photo], [EncodeOptions(profile=profile)], words=words_of())
+    return [variant.size for variant in prepared.variants]
 
 
 def test_details_go_first_then_objects_then_the_caption(photo: Image.Image) -> None:
@@ -216,8 +216,9 @@ def test_words_that_leave_no_room_for_the_picture_are_left_out() -> None:
         picogram.encode(picture, bytes=1, profile="misc", caption="", objects=[], words=words_of())
     smallest = int(str(caught.value).split()[-1])
     words = words_of(Sees(names=["x"]))
-    (prepared,) = prepare([picture], [""], profile="misc", words=words)
-    encoded = assemble(picture, prepared, EncodeOptions(bytes=smallest, profile="misc"))
+    options = EncodeOptions(bytes=smallest, profile="misc", caption="")
+    (prepared,) = prepare([picture], [options], words=words)
+    encoded = assemble(picture, prepared, options)
     assert len(encoded.data) == smallest
     assert encoded.description == Description("")
     assert 'the object "x" was left out' in encoded.warnings[-1]
@@ -282,20 +283,25 @@ def test_objects_that_do_not_suit_the_profile_are_usage_errors(
 ) -> None:
     for encode in (
         lambda: picogram.encode(photo, profile=profile, objects=objects, words=words_of()),
-        lambda: prepare([photo], [None], objects=[objects], profile=profile, words=words_of()),
+        lambda: EncodeOptions(profile=profile, objects=objects),
     ):
         with pytest.raises(UsageError, match=told):
             encode()
 
 
 def test_prepared_words_travel_as_plain_values(photo: Image.Image) -> None:
-    captions, objects = [None, "Mine.", None], [None, None, [region("dog", "wet", 16)]]
-    prepared = prepare([photo] * 3, captions, objects=objects, profile="sedic", words=words_of())
-    for some in prepared:
-        back = prepared_of(json.loads(json.dumps(plain_choices(some))))
+    dog = [region("dog", "wet", 16)]
+    asked = [
+        EncodeOptions(profile="sedic"),
+        EncodeOptions(profile="sedic", caption="Mine."),
+        EncodeOptions(profile="sedic", objects=dog),
+    ]
+    for some in prepare([photo] * 3, asked, words=words_of()):
+        back = WordsToWrite.of(json.loads(json.dumps(WordsToWrite(some).facts())))
+        assert back is not None
         for budget in (60, 150, 900):
             options = EncodeOptions(bytes=budget, profile="sedic")
-            encoded = assemble(photo, back, options)
+            encoded = assemble(photo, back.prepared, options)
             assert encoded == assemble(photo, some, options)
 
 

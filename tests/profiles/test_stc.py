@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from picogram.errors import (
 from picogram.models import DEFAULT_LATENT
 from picogram.pipeline.assemble import MAX_WORDS_SHARE
 from picogram.pipeline.prepare import PreparedWords, WordsVariant
+from picogram.profiles.registry import PROFILES, profile_named, profile_of
 from picogram.request import EncodeOptions
 from picogram.semantics.description import Description, Region
 from picogram.semantics.words import TextSections, Words
@@ -34,6 +36,7 @@ from picogram.text.coder import TextCoder
 from picogram.text.fixed import fixed_symbol
 from picogram.text.rangecoder import WideRangeEncoder
 
+STC = EncodeOptions(profile="stc")
 COSTLY = "Ein Eisvogel taucht kopfüber in den Bergsee."
 OBJECTS = (
     Region("dog", "black, wet", np.eye(8, dtype=np.bool_)),
@@ -226,9 +229,9 @@ def test_missing_models_are_named_instead(photo: Image.Image) -> None:
 def test_one_failing_picture_does_not_cost_the_others_their_words(photos: list[Image.Image]) -> None:
     words = words_of(Fails(SelfCheckFailed("no"), photos[1].size))
     with pytest.raises(SelfCheckFailed):  # a fault of the models, whoever's turn it is
-        prepare(photos[:3], [None] * 3, words=words)
+        prepare(photos[:3], [STC] * 3, words=words)
     words = words_of(Fails(RuntimeError("no"), photos[1].size))
-    found = prepare(photos[:3], [None, None, "Mine."], words=words)
+    found = prepare(photos[:3], [STC, STC, replace(STC, caption="Mine.")], words=words)
     assert [p.variants[0].description for p in found] == [Description(CAPTION), None, Description("Mine.")]
     assert [p.variants[-1].description for p in found] == [None, None, Description("Mine.")]
     assert "failed (no)" in found[1].warnings[0]
@@ -316,8 +319,9 @@ def test_damaged_objects_leave_the_caption(words: Words) -> None:
 
 
 def test_the_steps_taken_apart_give_the_same_file(photo: Image.Image, words: Words) -> None:
-    (prepared,) = prepare([photo], [None], words=words)
-    encoded = assemble(photo, prepared, EncodeOptions(bytes=300, profile="stc"))
+    options = EncodeOptions(bytes=300, profile="stc")
+    (prepared,) = prepare([photo], [options], words=words)
+    encoded = assemble(photo, prepared, options)
     assert encoded.data == picogram.encode(photo, bytes=300, profile="stc", words=words)
 
 
@@ -326,7 +330,16 @@ def test_nothing_prepared_makes_a_plain_file(photo: Image.Image) -> None:
     assert encoded.data == picogram.encode(photo, bytes=300)
 
 
-def test_the_recipes_cover_every_profile() -> None:
-    assert set(RECIPES) == set(Profile)
-    for recipe in RECIPES.values():
-        assert set(recipe.required) <= set(recipe.sections) <= {"caption", "objects"}
+def test_the_specs_cover_every_profile() -> None:
+    assert {spec.code for spec in PROFILES.values()} == set(Profile)
+    assert [spec.name for spec in PROFILES.values()] == list(PROFILES)
+    for spec in PROFILES.values():
+        assert set(spec.required) <= set(spec.sections) <= {"caption", "objects"}
+        assert profile_named(spec.name) is spec
+        assert profile_of(parse(with_sections(spec.code))) is spec
+
+
+@pytest.mark.parametrize("name", ["", "BASE", "\u202estc", None, ["stc"]])
+def test_names_of_no_profile_are_refused(name: Any) -> None:
+    with pytest.raises(UnsupportedProfile, match="is not known"):
+        profile_named(name)

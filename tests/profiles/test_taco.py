@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from picogram.profiles.plain import hints_of, plain_hints
 from PIL import Image
 
 import picogram
@@ -16,12 +16,13 @@ from picogram.bitstream import Profile, parse
 from picogram.errors import ModelMissing, UsageError
 from picogram.latent.codec import load_codec
 from picogram.latent.focus import Focus
-from picogram.pipeline.hints import Hints, States
-from picogram.profiles import words as steps
+from picogram.pipeline.handovers import WordsToWrite
+from picogram.pipeline.prepare import Hints, PreparedWords, States, prepare
+from picogram.request import EncodeOptions
+from picogram.results import Encoded
 from picogram.semantics.description import Description
 from picogram.semantics.words import Words
 
-TACO = RECIPES[Profile.TACO]
 WIDTH = 576
 
 
@@ -50,7 +51,7 @@ def states_of(caption: str) -> States:
     return random.normal(scale=3, size=(len(caption.split()) + 1, WIDTH)).astype(np.float16)
 
 
-def encoded(photo: Image.Image, ears: Ears, caption: str | None = None) -> steps.Encoded:
+def encoded(photo: Image.Image, ears: Ears, caption: str | None = None) -> Encoded:
     return picogram.encode_detailed(photo, bytes=500, profile="taco", caption=caption, words=ears)
 
 
@@ -95,8 +96,9 @@ def test_without_a_captioners_words_the_picture_alone_is_coded_with_a_warning(
 
 
 def test_pictures_of_a_batch_hear_their_own_captions(photos: list[Image.Image]) -> None:
-    given = [steps.Given("one"), steps.Given(""), steps.Given(None), steps.Given("four words of it")]
-    prepared = steps.prepare(photos, given, TACO, Ears())
+    captions = ["one", "", None, "four words of it"]
+    asked = [EncodeOptions(profile="taco", caption=caption) for caption in captions]
+    prepared = prepare(photos, asked, Ears())
     assert [each.hints.heard for each in prepared] == ["one", None, "a woman in orange", "four words of it"]
     for each in prepared:
         expected = None if each.hints.heard is None else states_of(each.hints.heard)
@@ -128,12 +130,19 @@ def test_objects_have_no_place_in_it(photo: Image.Image) -> None:
         picogram.encode(photo, profile="taco", objects=[picogram.Region("dog", "", np.ones((8, 8), bool))])
 
 
+def travelled(hints: Hints) -> Hints:
+    facts = WordsToWrite(PreparedWords(hints=hints)).facts()
+    back = WordsToWrite.of(json.loads(json.dumps(facts)))
+    assert back is not None
+    return back.prepared.hints
+
+
 def test_hints_travel_bit_for_bit() -> None:
     weights = np.random.default_rng(1).random((5, 7)).astype(np.float32)
     hints = Hints("a dog", states_of("a dog"), Focus.of(weights))
-    back = hints_of(plain_hints(hints))
+    back = travelled(hints)
     assert back.heard == "a dog"
     np.testing.assert_array_equal(back.states, hints.states)
     assert back.focus is not None
     np.testing.assert_array_equal(back.focus.weights, weights)
-    assert hints_of(plain_hints(Hints())) == Hints()
+    assert travelled(Hints()) == Hints()

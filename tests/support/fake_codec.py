@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""A codec that stores "PICO WIDTH HEIGHT options", for tests of the command line that need no model."""
+"""A codec whose files hold the options in place of a latent, for tests of the command line that need no model."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 import picogram
-from picogram.errors import BudgetTooSmall, CorruptBitstream, NotAPicogram
+from picogram.bitstream import Header, Picogram, Profile, parse, serialise
+from picogram.errors import BudgetTooSmall
 from picogram.images import read_image
-from picogram.request import EncodeOptions
+from picogram.pipeline.draw import Watch
+from picogram.request import DecodeOptions, EncodeOptions
 from picogram.results import Decoded, Encoded
 
 
@@ -25,18 +27,16 @@ def fake_encode(image: Any, options: EncodeOptions) -> Encoded:
     picture = read_image(image)
     if options.bytes is not None and options.bytes < 10:
         raise BudgetTooSmall("no file of this picture\nfits")
-    return Encoded(b"PICO %d %d %s" % (picture.width, picture.height, str(asdict(options)).encode()))
+    header = Header(options.spec.code, picture.width, picture.height, 1)
+    return Encoded(serialise(Picogram(header, str(asdict(options)).encode())))
 
 
-def fake_decode(data: bytes, **options: Any) -> Decoded:
-    if not data.startswith(b"PICO"):
-        raise NotAPicogram("the file does not start like a picogram")
-    if len(data.split()) < 3:
-        raise CorruptBitstream("the file ends early")
-    return Decoded(Image.new("RGB", (int(data.split()[1]), int(data.split()[2])), "red"))
+def fake_decode(data: bytes, options: DecodeOptions | None = None, *, watch: Watch | None = None) -> Decoded:
+    header = parse(data).header
+    return Decoded(Image.new("RGB", (header.width, header.height), "red"))
 
 
-def fake_inspect(data: bytes, **options: Any) -> Any:
+def fake_inspect(data: bytes) -> Any:
     width, height = fake_decode(data).picture.size
     described = {"width": width, "bpp": 8 * len(data) / width / height, "sections": {"latent": 3, "text": 4}}
     return SimpleNamespace(bpp=described["bpp"], details={}, as_dict=lambda: described)
@@ -59,7 +59,8 @@ def photo(name: str) -> Path:
 
 
 def pico(name: str) -> Path:
-    Path(name).write_bytes(b"PICO 8 6")
+    """A file of 12 bytes."""
+    Path(name).write_bytes(serialise(Picogram(Header(Profile.BASE, 8, 6, 1), b"\x09xy")))
     return Path(name)
 
 
