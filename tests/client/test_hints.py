@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_server import FakeServer, encoded, server
+from fake_server import JOB, FakeServer, encoded, linked, server, view
 from hearing_words import HearingWords
 from live_gateway import Workers, listening
 from PIL import Image
@@ -84,12 +84,19 @@ def masked(request_body: bytes, name: str) -> Any:
 
 
 def test_what_was_heard_is_read(server: FakeServer) -> None:
-    server.replies = [encoded(heard="H%C3%B6hle%0A"), encoded(), encoded(heard="%FF")]
+    said = [view("done", result={"heard": heard}) for heard in ("H\u00f6hle\n", 5)]
+    server.replies = [linked(), said[0], encoded(), linked(), said[1]]
     assert server.run(lambda c: c.encode(b"photo", profile="taco", caption="a")).heard == "H\u00f6hle\n"
     assert server.run(lambda c: c.encode(b"photo", profile="taco", caption="")).heard is None
     with pytest.raises(BadAnswer):
         server.run(lambda c: c.encode(b"photo", profile="taco"))
-    assert [masked(request.content, "caption") for request in server.requests] == ["a", "", None]
+    posts = [request for request in server.requests if request.method == "POST"]
+    assert [masked(request.content, "caption") for request in posts] == ["a", "", None]
+    assert server.asked == [
+        *("POST /v1/encode", f"GET /v1/jobs/{JOB}"),
+        "POST /v1/encode",
+        *("POST /v1/encode", f"GET /v1/jobs/{JOB}"),
+    ]
 
 
 def test_focus_and_mask_are_sent_in_a_form(server: FakeServer) -> None:
@@ -236,9 +243,9 @@ def test_a_server_gets_the_cells_that_matter() -> None:
 
 def test_help_says_what_a_focus_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encode", "--help"]) == 0
-    out = " ".join(capsys.readouterr().out.split())
+    out = " ".join(capsys.readouterr().out.replace("\N{BOX DRAWINGS LIGHT VERTICAL}", " ").split())
     assert "--focus-mask" in out
-    assert "What matters most" in out
+    assert "Words for what matters most" in out
 
 
 def test_a_focus_for_a_server_needs_no_torch(url: str) -> None:

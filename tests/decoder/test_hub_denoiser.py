@@ -14,13 +14,14 @@ from torch import Tensor
 
 pytest.importorskip("diffusers")
 
+from picogram.profiles.drawing import Drawing, plan
+
 from picogram.bitstream import Profile
 from picogram.diffusion.attention import Energy, bias, descend
 from picogram.diffusion.denoiser import AttentionGuide, BasePicture, Batch, Restoration, Window
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Attention, Stage
 from picogram.errors import JobCanceled
-from picogram.profiles.drawing import Drawing, plan
 from picogram.semantics.description import Description, Region
 from picogram_decoder.hub.blank import SCHEDULER, blank_parts
 from picogram_decoder.hub.denoiser import HubDenoiser, HubProcess

@@ -66,7 +66,7 @@ def test_encode_raw(client: TestClient) -> None:
     words = dict.fromkeys(("caption", "objects", "focus", "focus_mask"))
     options = {"bytes": 800, "bpp": None, "quality": None, "profile": "base", "effort": 0, **words}
     assert latent(response) == {"options": options, "text": "photo", "facts": {}}
-    assert "x-picogram-caption" not in response.headers
+    assert "link" not in response.headers
     assert costs(response) == len(response.content)
 
 

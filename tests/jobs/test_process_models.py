@@ -106,7 +106,8 @@ async def test_the_language_model_worker_does_what_it_can_without_models(
         await broker.submit(job(payload, "lmm:code", caption="an astronaut", profile="stc"))
     )
     assert coded.payload == payload
-    assert coded.metadata["choices"][0]["description"]["caption"] == "an astronaut"
+    variants = coded.metadata["words_to_write"]["variants"]
+    assert variants[0]["description"]["caption"] == "an astronaut"
     assert await asyncio.to_thread(worker.end) == 0
 
 

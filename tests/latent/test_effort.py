@@ -142,7 +142,9 @@ def test_every_profile_takes_it(small: Image.Image, profile: str) -> None:
     coded = {"stc": TextSections(b"caption"), "taco": TextSections()}
     words = WordsVariant(coded.get(profile, TextSections(b"caption", b"objects")))
     plain, better = (
-        assemble(small, PreparedWords((words,)), EncodeOptions(bytes=BUDGET, profile=profile, effort=effort)).data
+        assemble(
+            small, PreparedWords((words,)), EncodeOptions(bytes=BUDGET, profile=profile, effort=effort)
+        ).data
         for effort in (0, 1)
     )
     assert plain != better

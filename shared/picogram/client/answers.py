@@ -162,7 +162,7 @@ def _drawing(answer: Answer) -> dict[str, Any]:
 
 def _told(answer: Answer) -> dict[str, Any]:
     return {
-        "warnings": tuple(_plain(w) for w in answer.headers.get_list("x-picogram-warning")),
+        "warnings": (*map(_plain, answer.headers.get_list("x-picogram-warning")), *answer.notes),
         "timings": _timings(answer.headers.get("server-timing", "")),
         "job": answer.headers.get(JOB_HEADER, ""),
     }

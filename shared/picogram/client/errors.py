@@ -103,12 +103,14 @@ class JobNotFinished(ServerError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answered, read to its end; ``facts``: what its job says of it beyond the headers."""
+    """What a server answered, read to its end; ``facts``: what its job says of it beyond the headers, ``notes``: what to
+    warn of besides."""
 
     status: int
     headers: httpx2.Headers
     body: bytes = b""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def media_type(self) -> str:

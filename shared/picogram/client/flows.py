@@ -123,7 +123,9 @@ def perform(task: Task[T], allowance: Allowance, *, watched: bool = False) -> Fl
             if not allowance.left:  # else it is the server's time that was up
                 yield from cancel_quietly(job, allowance)
             raise
-    return task.read((yield from described(answer, allowance)))
+    else:
+        answer = yield from described(answer, allowance)
+    return task.read(answer)
 
 
 def submit(task: Task[Any], allowance: Allowance) -> Flow[str]:
@@ -140,12 +142,20 @@ def collect(job: str, allowance: Allowance) -> Flow[Answer]:
 
 
 def described(answer: Answer, allowance: Allowance) -> Flow[Answer]:
-    """The answer with what its job says of it, words above all, where that is more than headers can hold."""
+    """The answer with what its job says of it, words above all, where that is more than headers can hold.
+
+    The result is there already: where its words cannot be had, it comes with a warning instead.
+    """
     job = answer.headers.get(JOB_HEADER)
-    if answer.facts or not job or "describedby" not in answer.headers.get("link", ""):
+    if not job or "describedby" not in answer.headers.get("link", ""):
         return answer
-    state = yield from exchange(Call("GET", job_path(job)), allowance)
-    return replace(answer, facts=read_facts(state))
+    try:
+        state = yield from exchange(Call("GET", job_path(job)), allowance)
+    except PicogramError as error:
+        return replace(answer, notes=(f"the server no longer tells the words: {error}",))
+    facts = read_facts(state)
+    notes = () if facts else ("the server no longer tells the words",)
+    return replace(answer, facts=facts, notes=notes)
 
 
 def wait(job: str, allowance: Allowance) -> Flow[JobState]:
