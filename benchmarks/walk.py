@@ -62,13 +62,13 @@ class Walk:
 def followed(route: str, handler: str, act: Callable[[], object]) -> Walk:
     """What ``act`` enters, in all threads."""
     walk = Walk(route, handler)
-    threading.setprofile_all_threads(walk) if sys.version_info >= (3, 12) else threading.setprofile(walk)
+    threading.setprofile(walk)
     sys.setprofile(walk)
     try:
         act()
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
     return walk
 
 

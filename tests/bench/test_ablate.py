@@ -141,7 +141,7 @@ def result(paths: list[Path], tools: Tools, tmp_path_factory: pytest.TempPathFac
     with pytest.MonkeyPatch.context() as patch:
         for spec in wish.specs:
             whole = replace(spec.plans["embedded"], finest=1.0)
-            patch.setitem(spec.plans, "embedded", whole)  # type: ignore[arg-type]
+            patch.setitem(spec.plans, "embedded", whole)
         done = ablate(paths, read_image, out, wish, tools)
     assert tables.load(out / "ablation.json") == done
     assert (out / "ablation.md").read_text(encoding="utf-8") == tables.markdown(done)

@@ -17,7 +17,6 @@ import httpx2
 import numpy as np
 import uvicorn
 from fastapi import FastAPI
-from picogram.pipeline.hints import Hints
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -26,7 +25,7 @@ from picogram.bitstream import Header, Picogram, Profile, parse, serialise
 from picogram.jobs import Handler, Job, Outcome, Result
 from picogram.latent.focus import Focus
 from picogram.pipeline.handovers import Report, WordsRead, WordsToWrite
-from picogram.pipeline.prepare import PreparedWords, WordsVariant
+from picogram.pipeline.prepare import Hints, PreparedWords, WordsVariant
 from picogram.request import EncodeOptions
 from picogram.results import Decoded, Encoded, ImageFile
 from picogram.semantics.description import Description

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import uvicorn
-from picogram.pipeline.hints import Hints
 from PIL import Image
 from structlog.testing import capture_logs
 
@@ -22,7 +21,7 @@ from picogram.bitstream import MEDIA_TYPE, Header, Picogram, Profile, parse, ser
 from picogram.images import read_image, write_image
 from picogram.jobs import Handler, Job, Outcome, Result
 from picogram.pipeline.handovers import Report, WordsRead, WordsToWrite
-from picogram.pipeline.prepare import PreparedWords, WordsVariant
+from picogram.pipeline.prepare import Hints, PreparedWords, WordsVariant
 from picogram.request import EncodeOptions
 from picogram.results import Decoded, Drawing, Encoded, ImageFile
 from picogram.semantics.description import Description

@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import uvicorn
 from fastapi import FastAPI
-from picogram.pipeline.hints import Hints
 from PIL import Image, ImageFilter
 
 from picogram.bitstream import Header, Picogram, Profile, parse, serialise
 from picogram.images import read_image
 from picogram.jobs import Handler, Job, Outcome, Result
 from picogram.pipeline.handovers import Report, WordsRead, WordsToWrite
-from picogram.pipeline.prepare import PreparedWords, WordsVariant
+from picogram.pipeline.prepare import Hints, PreparedWords, WordsVariant
 from picogram.request import EncodeOptions
 from picogram.results import Decoded, Drawing, Encoded
 from picogram.semantics.description import Description
