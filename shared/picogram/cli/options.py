@@ -40,11 +40,17 @@ def takes(options: type) -> Callable[[Command], Command]:
 
 
 def _parameter(argument: Argument) -> inspect.Parameter:
-    """Bounds are the options' to check, in the same words for everybody."""
+    """Kinds and bounds of values are the options' to check, in the same words for everybody."""
     names = [f"--{argument.name}", *([f"-{argument.short}"] if argument.short else [])]
     shown = argument.default is not None
     help = argument.help.replace("`", "")
-    option = typer.Option(*names, help=f"{help[0].upper()}{help[1:]}.", show_default=shown)
+    option = typer.Option(
+        *names,
+        help=f"{help[0].upper()}{help[1:]}.",
+        show_default=shown,
+        metavar=f"<{argument.kind.__name__}>" if argument.kind in (int, float) else None,
+        parser=_number(argument.kind) if argument.kind in (int, float) else None,
+    )
     kind: Any = argument.kind if shown else argument.kind | None
     return inspect.Parameter(
         argument.name,
@@ -52,3 +58,15 @@ def _parameter(argument: Argument) -> inspect.Parameter:
         default=argument.default,
         annotation=Annotated[kind, option],
     )
+
+
+def _number(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Reads a number; a text that is none stays one, for the options to refuse."""
+
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            return text
+
+    return read
