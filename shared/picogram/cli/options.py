@@ -40,11 +40,17 @@ def takes(options: type) -> Callable[[Command], Command]:
 
 
 def _parameter(argument: Argument) -> inspect.Parameter:
-    """Bounds are the options' to check, in the same words for everybody."""
+    """What may be given is the options' to check, in the same words for everybody."""
     names = [f"--{argument.name}", *([f"-{argument.short}"] if argument.short else [])]
     shown = argument.default is not None
     help = argument.help.replace("`", "")
-    option = typer.Option(*names, help=f"{help[0].upper()}{help[1:]}.", show_default=shown)
+    option = typer.Option(
+        *names,
+        help=f"{help[0].upper()}{help[1:]}.",
+        show_default=shown,
+        parser=argument.value,
+        metavar=f"<{argument.kind.__name__}>",
+    )
     kind: Any = argument.kind if shown else argument.kind | None
     return inspect.Parameter(
         argument.name,
