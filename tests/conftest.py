@@ -19,7 +19,7 @@ from skimage import data
 from valkey_server import ValkeyServer, running_server
 
 from picogram.jobs import Broker, MemoryBroker, open_broker
-from picogram.jobs.settings import QueueSettings
+from picogram.jobs.queue_settings import QueueSettings
 
 
 @pytest.fixture(scope="session")

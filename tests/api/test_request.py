@@ -35,7 +35,7 @@ from picogram.request import (
     arguments_of,
 )
 from picogram.semantics.description import Region
-from picogram_gateway.requests import DecodeQuery, EncodeQuery
+from picogram_gateway.requests import Arguments, DecodeQuery, EncodeQuery
 
 __all__ = ["server"]  # a fixture
 
@@ -120,7 +120,7 @@ def test_the_command_line_offers_what_the_options_are(verb: str, options: Option
 
 @pytest.mark.parametrize(("verb", "options"), BOTH)
 def test_a_server_offers_what_the_options_are(verb: str, options: Options) -> None:
-    query = {"encode": EncodeQuery, "decode": DecodeQuery}[verb]
+    query: type[Arguments] = {"encode": EncodeQuery, "decode": DecodeQuery}[verb]
     assert list(query.model_fields) == [argument.name for argument in arguments_of(options)]
     described = make_app().openapi()["paths"][f"/v1/{verb}"]["post"]["parameters"]
     offered = {each["name"]: each for each in described if each["in"] == "query"}
@@ -295,7 +295,7 @@ importlib.reload(picogram.request)  # which derives what is offered, once
 
 from picogram.cli.main import main
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend, shipped_catalogue
 
 with redirect_stdout(io.StringIO()) as help:

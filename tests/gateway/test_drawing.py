@@ -22,10 +22,10 @@ from tiny_denoiser import TinyDenoiser
 import picogram
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
-from picogram.pipeline.handovers import Report
+from picogram.pipeline.handovers import JobReport
 from picogram.results import Decoded, Drawing
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
 
 FILE = {"content-type": PICOGRAM}
@@ -35,7 +35,7 @@ ASYNC = FILE | {"prefer": "respond-async"}
 def saying(jobs: list[Job]) -> list[Outcome]:
     """Answers with the options, as a decoder that took two steps."""
     drawn = Decoded(Image.new("RGB", (4, 2)), drawing=Drawing(1, 2, 1.5, 9, "pencil"))
-    facts = Report(drawn.facts()).facts()
+    facts = JobReport(drawn.facts()).facts()
     return [Result(json.dumps(dict(job.options)).encode(), "image/png", facts) for job in jobs]
 
 

@@ -96,7 +96,9 @@ def test_a_mask_needs_no_language_model(client: TestClient) -> None:
     left = WordsToWrite.of(latent(named)["facts"])
     assert left is not None
     assert left.prepared.hints.states is None
-    assert np.array_equal(left.prepared.hints.focus.weights, place_of("the red boat").weights)
+    focus = left.prepared.hints.focus
+    assert focus is not None
+    assert np.array_equal(focus.weights, place_of("the red boat").weights)
 
 
 @pytest.mark.parametrize(

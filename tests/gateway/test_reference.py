@@ -16,7 +16,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from picogram.errors import BudgetTooSmall, JobCanceled, UnreadableImage, UsageError
 from picogram.jobs import Result
-from picogram.pipeline.handovers import Report
+from picogram.pipeline.handovers import JobReport
 from picogram_gateway.workers import CODECS, reference
 
 
@@ -28,7 +28,7 @@ def photo_file(photos: list[Image.Image]) -> bytes:
 
 def told(result: Result) -> Mapping[str, Any]:
     """What is reported of the file."""
-    report = Report.of(result.metadata)
+    report = JobReport.of(result.metadata)
     assert report is not None
     return report.result
 

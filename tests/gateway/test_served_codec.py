@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 import picogram
 from picogram.bitstream import Header, Picogram, Profile, serialise
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
 
 PICOGRAM = {"content-type": "application/vnd.picogram"}

@@ -29,17 +29,17 @@ from picogram.jobs.isolation import run_isolated
 from picogram.jobs.redis.envelope import read_job, write_job
 from picogram.latent.focus import Focus
 from picogram.models import store
-from picogram.pipeline.handovers import Report, WordsToWrite
+from picogram.pipeline.handovers import JobReport, WordsToWrite
 from picogram.pipeline.prepare import PreparedWords
 from picogram.request import EncodeOptions
 from picogram.results import Encoded
 from picogram.semantics.description import Description
 from picogram.semantics.plain import mask_of, plain_mask
-from picogram_encoder import handler as encoder
+from picogram_encoder import encoder_handler as encoder
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
-from picogram_lmm import handler as lmm
+from picogram_lmm import lmm_handler as lmm
 
 SEEN = "A rocket in the night."
 MASK = np.zeros((16, 16), np.bool_)
@@ -191,7 +191,7 @@ def moved(job: Job, outcome: Outcome) -> Job:
 def reported(outcome: Outcome) -> Mapping[str, Any]:
     """What the encoder says of its file."""
     assert isinstance(outcome, Result)
-    report = Report.of(outcome.metadata)
+    report = JobReport.of(outcome.metadata)
     assert report is not None
     return report.result
 

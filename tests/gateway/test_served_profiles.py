@@ -33,9 +33,9 @@ from picogram.semantics.plain import description_of, plain_objects
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
-from picogram_lmm import handler as lmm
+from picogram_lmm import lmm_handler as lmm
 
 PICOGRAM = {"content-type": "application/vnd.picogram"}
 PROFILES = ("base", "stc", "misc", "taco", "sedic")

@@ -30,11 +30,11 @@ from picogram.semantics.description import Description, Region
 from picogram.semantics.plain import description_of, plain_description
 from picogram.semantics.words import ReadText, TextSections, Words
 from picogram.text.coder import TextCoder
-from picogram.text.lm import load
+from picogram.text.lm import loading_lm
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
-from picogram_lmm import handler as lmm
+from picogram_lmm import lmm_handler as lmm
 
 PICOGRAM = {"content-type": "application/vnd.picogram"}
 IMAGE = {"content-type": "image/png"}
@@ -87,9 +87,9 @@ def server() -> Iterator[TestClient]:
 def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Words:
     """Words without a language model, which is what a fresh installation has, whatever other tests have loaded."""
     monkeypatch.setenv("PICOGRAM_CACHE", str(tmp_path))
-    monkeypatch.setattr(load, "load_lm_coder", load.load_lm_coder.__wrapped__)
+    monkeypatch.setattr(loading_lm, "load_lm_coder", loading_lm.load_lm_coder.__wrapped__)
     for name in ("load_exact_lm", "load_tokenizer"):
-        monkeypatch.setattr(load, name, getattr(load, name).__wrapped__)
+        monkeypatch.setattr(loading_lm, name, getattr(loading_lm, name).__wrapped__)
     words = Words(captioner=Captioner())
     serve(monkeypatch, words)
     return words

@@ -23,7 +23,7 @@ from picogram.errors import JobAbandoned, JobFailed
 from picogram.jobs import Broker, Job
 from picogram.jobs.cancellation import end
 from picogram.jobs.connect import open_broker
-from picogram.jobs.settings import QueueSettings
+from picogram.jobs.queue_settings import QueueSettings
 from picogram.observe.metrics import WorkerMetrics
 from picogram.workers.health import Health, HealthServer
 

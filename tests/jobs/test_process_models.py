@@ -20,13 +20,13 @@ from worker_processes import WorkerUnderTest
 from picogram.images import read_image, write_image
 from picogram.jobs import Broker, Job
 from picogram.jobs.connect import open_broker
-from picogram.jobs.settings import QueueSettings
+from picogram.jobs.queue_settings import QueueSettings
 
 pytestmark = [needs_valkey, pytest.mark.slow]
 _COMMAND = """
 import sys
 import typer
-from picogram.cli.worker import worker
+from picogram.cli.worker_command import worker
 app = typer.Typer()
 app.command()(worker)
 sys.exit(typer.main.get_command(app)(standalone_mode=False))

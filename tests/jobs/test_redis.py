@@ -22,10 +22,10 @@ from valkey_server import ValkeyServer, running_server
 from picogram.cli.main import main
 from picogram.errors import BrokerUnavailable, JobAbandoned, JobFailed, JobUnknown, QueueFull
 from picogram.jobs import BatchLimits, Result, WorkerInfo, open_broker
+from picogram.jobs.queue_settings import QueueSettings
 from picogram.jobs.redis import RedisBroker
-from picogram.jobs.redis.keys import GROUP, Keys
+from picogram.jobs.redis.key_names import GROUP, Keys
 from picogram.jobs.redis.letters import DeadLetters
-from picogram.jobs.settings import QueueSettings
 
 
 @asynccontextmanager
@@ -118,7 +118,7 @@ async def test_a_worker_killed_in_the_act_loses_nothing(valkey: ValkeyServer, tm
         script = tmp_path / "victim.py"
         script.write_text(
             "import asyncio, time\nfrom picogram.jobs import Worker, open_broker\n"
-            "from picogram.jobs.settings import QueueSettings\n"
+            "from picogram.jobs.queue_settings import QueueSettings\n"
             "def hang(jobs):\n    print('busy', flush=True)\n    time.sleep(60)\n"
             f"settings = QueueSettings(redis_url={valkey.url!r}, queue_prefix={keys.prefix!r}, lease_seconds=0.5)\n"
             "async def main():\n    await Worker(open_broker(settings), 'encoder', hang).run()\nasyncio.run(main())\n"

@@ -20,7 +20,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import picogram
-import picogram_encoder.handler as encoder
+import picogram_encoder.encoder_handler as encoder
 from picogram.api import assemble
 from picogram.bitstream import parse
 from picogram.cli.main import main

@@ -14,7 +14,7 @@ from picogram.latent import codec as codec_module
 from picogram.latent import tiling
 from picogram.latent.codec import PhotoCodec, load_codec
 from picogram.latent.guide import AdapterConfig, CrossAttention, Guide, TextAdapter
-from picogram.latent.model import LatentCodec
+from picogram.latent.latent_codec import LatentCodec
 
 CONFIG = AdapterConfig(text_width=24)
 

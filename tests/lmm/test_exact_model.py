@@ -21,9 +21,9 @@ from picogram_lmm.coding_processor import Row
 from picogram_lmm.exact_model import write_model_directory
 
 if TYPE_CHECKING:
-    from picogram.text.lm.coder import LMCoder
-    from picogram_lmm.engine import Prompt
+    from picogram.text.lm.lm_coder import LMCoder
     from picogram_lmm.exact_coder import VllmLMCoder
+    from picogram_lmm.vllm_engine import Prompt
 
 END = 198
 

@@ -17,7 +17,7 @@ from picogram.errors import CorruptBitstream, ModelDamaged, UsageError
 from picogram.semantics import masks
 from picogram.semantics.description import MASK_SIDES
 from picogram.semantics.masks import CONTEXTS, LEVELS, Mask, contexts, read_mask, write_mask
-from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
+from picogram.text.token_rangecoder import WideRangeDecoder, WideRangeEncoder
 from training.words.train_masks import drawn_mask, start_counts
 
 sides = st.sampled_from(MASK_SIDES)

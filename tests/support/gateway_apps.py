@@ -24,15 +24,15 @@ from picogram import errors
 from picogram.bitstream import Header, Picogram, Profile, parse, serialise
 from picogram.jobs import Handler, Job, Outcome, Result
 from picogram.latent.focus import Focus
-from picogram.pipeline.handovers import Report, WordsRead, WordsToWrite
+from picogram.pipeline.handovers import JobReport, WordsRead, WordsToWrite
 from picogram.pipeline.prepare import Hints, PreparedWords, WordsVariant
 from picogram.request import EncodeOptions
 from picogram.results import Decoded, Encoded, ImageFile
 from picogram.semantics.description import Description
 from picogram.semantics.words import ReadText, TextSections
 from picogram_gateway.app import create_app
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.serve import Server, configuration
-from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import Backend
 
 PICOGRAM = "application/vnd.picogram"
@@ -97,7 +97,7 @@ def _echo(job: Job) -> Outcome:
     left = WordsRead.of(job.facts)
     picture = ImageFile(body, job.options["media_type"], (4, 2))
     decoded = Decoded(picture, left.text.description if left else None)
-    return Result(body, picture.media_type, Report(decoded.facts()).facts() | WordsRead.taken())
+    return Result(body, picture.media_type, JobReport(decoded.facts()).facts() | WordsRead.taken())
 
 
 def _echo_file(job: Job, body: bytes) -> Result:
@@ -106,7 +106,7 @@ def _echo_file(job: Job, body: bytes) -> Result:
     variant, profile = prepared.variants[0], Profile[job.options["profile"].upper()]
     file = serialise(Picogram(Header(profile, 4, 2, 1), body, variant.sections.optional))
     encoded = Encoded(file, variant.description, variant.sections.coders, prepared.hints.heard)
-    return Result(file, PICOGRAM, Report(encoded.facts()).facts() | WordsToWrite.taken())
+    return Result(file, PICOGRAM, JobReport(encoded.facts()).facts() | WordsToWrite.taken())
 
 
 def latent(response: httpx2.Response) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from picogram.bitstream import MEDIA_TYPE, Header, Picogram, Profile, parse, serialise
 from picogram.images import read_image, write_image
 from picogram.jobs import Handler, Job, Outcome, Result
-from picogram.pipeline.handovers import Report, WordsRead, WordsToWrite
+from picogram.pipeline.handovers import JobReport, WordsRead, WordsToWrite
 from picogram.pipeline.prepare import Hints, PreparedWords, WordsVariant
 from picogram.request import EncodeOptions
 from picogram.results import Decoded, Drawing, Encoded, ImageFile
@@ -28,7 +28,7 @@ from picogram.semantics.description import Description
 from picogram.semantics.words import ReadText, TextSections
 from picogram.text.coder import TextCoder
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import Backend, embedded_backend, inspect_jobs
 
 MASK = ["." * 8] * 4 + ["#" * 8] * 4
@@ -78,7 +78,7 @@ class Workers:
         header = Header(profile, picture.width, picture.height, 1)
         file = serialise(Picogram(header, b"\x09latent", variant.sections.optional))
         encoded = Encoded(file, variant.description, variant.sections.coders, prepared.hints.heard)
-        return Result(file, MEDIA_TYPE, Report(encoded.facts()).facts() | WordsToWrite.taken())
+        return Result(file, MEDIA_TYPE, JobReport(encoded.facts()).facts() | WordsToWrite.taken())
 
 
 def _decode(job: Job) -> Outcome:
@@ -89,7 +89,7 @@ def _decode(job: Job) -> Outcome:
     file = ImageFile(write_image(picture, media_type), media_type, picture.size)
     drawing = Drawing(min(steps, 1), steps, job.options["guidance"], job.options["seed"], "red")
     decoded = Decoded(file, left.text.description if left else None, drawing)
-    return Result(file.data, media_type, Report(decoded.facts()).facts() | WordsRead.taken())
+    return Result(file.data, media_type, JobReport(decoded.facts()).facts() | WordsRead.taken())
 
 
 def _words(job: Job) -> Outcome:
@@ -97,9 +97,10 @@ def _words(job: Job) -> Outcome:
         return Result(json.dumps(SEEN).encode(), "application/json")
     if job.task == "read":
         (text,) = TextCoder().decode([parse(job.payload).optional["caption"]])
+        assert isinstance(text, str)
         return Result(job.payload, MEDIA_TYPE, WordsRead(ReadText(Description(text))).facts(), ODD)
     options = EncodeOptions.of(job.options)
-    caption = SEEN["caption"] if options.caption is None else options.caption
+    caption = str(SEEN["caption"]) if options.caption is None else options.caption
     if not options.spec.sections:
         states = np.zeros((1, 2), np.float16)
         hints = Hints(caption, states) if options.spec.guided and caption.strip() else Hints()

@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from picogram.diffusion.model import DiffusionConfig, DiffusionNet
-from picogram.diffusion.text import WordTable
+from picogram.diffusion.conditioning import WordTable
+from picogram.diffusion.diffusion_net import DiffusionConfig, DiffusionNet
 from picogram.latent.guide import AdapterConfig
-from picogram.latent.model import LatentCodec
+from picogram.latent.latent_codec import LatentCodec
 from picogram.latent.transforms import TransformConfig
 from picogram.models import DEFAULT_LATENT, latent_weights
 from training.diffusion.lent import random_judges

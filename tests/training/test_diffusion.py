@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from picogram.bench.kid import kid, patches
-from picogram.diffusion.model import DiffusionNet
+from picogram.diffusion.conditioning import WordVectors
+from picogram.diffusion.diffusion_net import DiffusionNet
 from picogram.diffusion.rrdb import RRDBTrunk
-from picogram.diffusion.text import WordVectors
 from picogram.latent.codec import PhotoCodec, load_codec, unpack_floats
 from picogram.latent.coding import walk_values
 from picogram.models import DEFAULT_LATENT, latent_weights

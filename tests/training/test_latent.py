@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from picogram.latent.codec import PhotoCodec, load_codec
 from picogram.latent.coding import decode_latents, encode_latents
-from picogram.latent.model import LatentCodec
+from picogram.latent.latent_codec import LatentCodec
 from picogram.latent.prior import Prior, PriorConfig, bounded
 from picogram.latent.transforms import interpolate_anchors, klt_of_patches
 from picogram.models import DEFAULT_LATENT, latent_weights

@@ -20,7 +20,7 @@ from PIL import Image, ImageFilter
 from picogram.bitstream import Header, Picogram, Profile, parse, serialise
 from picogram.images import read_image
 from picogram.jobs import Handler, Job, Outcome, Result
-from picogram.pipeline.handovers import Report, WordsRead, WordsToWrite
+from picogram.pipeline.handovers import JobReport, WordsRead, WordsToWrite
 from picogram.pipeline.prepare import Hints, PreparedWords, WordsVariant
 from picogram.request import EncodeOptions
 from picogram.results import Decoded, Drawing, Encoded
@@ -28,7 +28,7 @@ from picogram.semantics.description import Description
 from picogram.semantics.plain import objects_of
 from picogram.semantics.words import ReadText, TextSections
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import Backend, inspect_jobs, shipped_catalogue
 
 
@@ -84,7 +84,7 @@ class Codec:
         latent = bytes(i * 7919 % 251 for i in range(job.options["bytes"] - empty - 2))
         file = serialise(Picogram(header, latent, words))
         encoded = Encoded(file, variant.description, heard=prepared.hints.heard)
-        facts = Report(encoded.facts()).facts() | WordsToWrite.taken()
+        facts = JobReport(encoded.facts()).facts() | WordsToWrite.taken()
         return Result(file, "application/vnd.picogram", facts, self.warnings)
 
     def _decode(self, job: Job) -> Outcome:
@@ -98,7 +98,7 @@ class Codec:
         noise = Image.effect_noise((header.width, header.height), 60).filter(ImageFilter.GaussianBlur(4))
         steps = 1 if job.options["steps"] is None else job.options["steps"]
         drawing = Drawing(min(steps, 1), steps, seed=job.options["seed"])
-        facts = Report(Decoded(noise, drawing=drawing).facts()).facts() | WordsRead.taken()
+        facts = JobReport(Decoded(noise, drawing=drawing).facts()).facts() | WordsRead.taken()
         return Result(png(noise), "image/png", facts)
 
     def _words(self, job: Job) -> Outcome:

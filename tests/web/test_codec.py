@@ -17,7 +17,7 @@ from serving import serving
 
 import picogram
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
 
 Visit = Callable[..., Any]

@@ -23,7 +23,7 @@ from picogram.exact import ACTIVATION_MAX, FRACTION_BITS
 from picogram.latent.coding import walk_values
 from picogram.latent.exact_prior import ONE, RATE_COUNT, ExactPrior
 from picogram.latent.guide import AdapterConfig
-from picogram.latent.model import LatentCodec
+from picogram.latent.latent_codec import LatentCodec
 from picogram.latent.prior import SCALE_COUNT, Prior, scale_of_index
 from picogram.latent.transforms import TransformConfig
 from training.engine import progress, weights_of

@@ -16,8 +16,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias, TypeVar
 
-from picogram.client.answers import JOB_HEADER, read_event, read_facts, read_state
-from picogram.client.errors import (
+from picogram.client.failures import (
     Answer,
     BadAnswer,
     ConnectionFailed,
@@ -26,6 +25,7 @@ from picogram.client.errors import (
     failure_of,
 )
 from picogram.client.policy import Allowance, backoff
+from picogram.client.reading_answers import JOB_HEADER, read_event, read_facts, read_state
 from picogram.client.tasks import Call, Task, job_path
 from picogram.errors import JobTimeout, PicogramError
 from picogram.jobs.state import Event, JobState

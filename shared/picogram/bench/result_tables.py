@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an ablation leaves: ``ablation.json``, and Markdown made of it.
 
-python -m picogram.bench.tables ablation.json                       # to stdout
-python -m picogram.bench.tables ablation.json docs/ablations.md     # between the page's two marks
+python -m picogram.bench.result_tables ablation.json                       # to stdout
+python -m picogram.bench.result_tables ablation.json docs/ablations.md     # between the page's two marks
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from picogram.bench.verdicts import Interval, Kid, Mean, Row, Value, Verdict, means, verdicts
-from picogram.bench.words import MEANING
+from picogram.bench.verdicts import AblationMean, AblationRow, Interval, Kid, Value, Verdict, means, verdicts
+from picogram.bench.word_variants import MEANING
 from picogram.errors import UsageError
 
 SCHEMA = 1
@@ -48,7 +48,7 @@ class Ablation:
     versions: dict[str, str]
     models: dict[str, str]
     pictures: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[AblationRow] = field(default_factory=list)
     kids: list[Kid] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -79,7 +79,7 @@ def load(path: Path) -> Ablation:
             raise UsageError(f"{path} has schema {document['schema']}, this is a reader of {SCHEMA}")
         for derived in ("summary", "verdicts"):
             del document[derived]
-        rows = [Row(**entry) for entry in document.pop("rows")]
+        rows = [AblationRow(**entry) for entry in document.pop("rows")]
         kids = [Kid(**_numbers(entry)) for entry in document.pop("kids")]
         return Ablation(rows=rows, kids=kids, **document)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -103,7 +103,7 @@ def markdown(ablation: Ablation) -> str:
     """A table for each profile and rate with its verdicts below, then what made them."""
     lines: list[str] = []
     answers = verdicts(ablation.rows)
-    groups: dict[tuple[str, float], list[Mean]] = {}
+    groups: dict[tuple[str, float], list[AblationMean]] = {}
     for mean in means(ablation.rows, ablation.kids):
         groups.setdefault((mean.profile, mean.bpp), []).append(mean)
     for (profile, bpp), some in groups.items():
@@ -117,7 +117,7 @@ def markdown(ablation: Ablation) -> str:
     return "\n".join(lines)
 
 
-def _cells(mean: Mean) -> Iterator[str]:
+def _cells(mean: AblationMean) -> Iterator[str]:
     yield mean.variant
     yield f"{mean.bytes:.0f}"
     yield f"{mean.words_bytes:.1f}"

@@ -11,9 +11,9 @@ from limits import RateLimitItem, parse_many
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from picogram.jobs.settings import QueueSettings
-from picogram.observe.settings import LogSettings
-from picogram.workers.settings import WorkerSettings
+from picogram.jobs.queue_settings import QueueSettings
+from picogram.observe.log_settings import LogSettings
+from picogram.workers.worker_settings import WorkerSettings
 
 
 class GatewaySettings(QueueSettings, WorkerSettings, LogSettings):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from picogram.exact.split_linear import SplitKernel, SplitLinear, best_kernel, power_of_two
 from picogram.exact.split_linear import binary_exponent as _binary_exponent
-from picogram.text.lm.tables import EXP_SIZE, EXP_STEP_BITS, ONE_BITS, SIGMOID_SPAN
+from picogram.text.lm.lm_tables import EXP_SIZE, EXP_STEP_BITS, ONE_BITS, SIGMOID_SPAN
 
 RESIDUAL_BITS = 16
 """The residual stream lies on a grid of 2**-16."""

@@ -72,9 +72,9 @@ def bench(
     rates = _rates(bpps)
     try:
         if ablate:
-            from picogram.bench.command import ablation
+            from picogram.bench.comparison import ablation
         else:
-            from picogram.bench.command import bench as compare
+            from picogram.bench.comparison import bench as compare
     except ModuleNotFoundError as error:
         raise missing_extra(f"the benchmark (no module {error.name})", "bench") from error
     if ablate:

@@ -21,10 +21,10 @@ from torch import Tensor
 from picogram.errors import CorruptBitstream, PicogramError
 from picogram.text.fixed import Symbol
 from picogram.text.lm.distribution import cumulative, symbol, token_at
+from picogram.text.lm.exact_lm import MAX_POSITIONS, Cache, ExactLM
 from picogram.text.lm.mode import MODEL_SYMBOL, Mode, read_mode
-from picogram.text.lm.model import MAX_POSITIONS, Cache, ExactLM
 from picogram.text.lm.tokens import END_OF_LINE, END_OF_TEXT, LMTokenizer
-from picogram.text.rangecoder import WideRangeDecoder
+from picogram.text.token_rangecoder import WideRangeDecoder
 
 MAX_TOKENS = 768
 """Longest text in tokens; longer ones are left to other coders."""

@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from picogram.diffusion.conditioning import EncodedText, TextEncoder, WordVectors
 from picogram.diffusion.denoiser import AttentionGuide
 from picogram.diffusion.rrdb import RRDBTrunk
-from picogram.diffusion.text import EncodedText, TextEncoder, WordVectors
 from picogram.latent.transforms import STRIDE, RateBias, Residual, Synthesis
 
 PATCH = 4

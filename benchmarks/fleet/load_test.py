@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A long load: does anything fail, slow down or grow?
 
-    python -m benchmarks.fleet.load KODAK [--minutes 30] [--share 0.8] -> benchmarks/results/fleet/load.json
+    python -m benchmarks.fleet.load_test KODAK [--minutes 30] [--share 0.8] -> benchmarks/results/fleet/load.json
 
 First the capacity is measured with eight callers for 30 seconds; then requests arrive at random (Poisson) at a share
 of it, whether or not earlier ones are answered. Most encode or decode a picture, some read a file's header. Latency is
@@ -25,7 +25,7 @@ import httpx2
 from benchmarks.fleet.common import cpu_seconds, crops, job_store, percentile, resident_mb, save
 from picogram.bitstream import MEDIA_TYPE
 from picogram.fleet.processes import Fleet
-from picogram.fleet.store import ValkeyServer
+from picogram.fleet.store_server import ValkeyServer
 
 Request = tuple[str, str, bytes]
 

@@ -23,9 +23,9 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.equal_bytes import RESAMPLES, Metric, Scores, VariantRow, at_budget, markdown, summary
-from benchmarks.focus.regions import FocusPhoto
+from benchmarks.focus.photo_masks import FocusPhoto
 from picogram import api
-from picogram.bench.measure import budget_bytes, to_tensor
+from picogram.bench.measuring import budget_bytes, to_tensor
 from picogram.bench.verdicts import Interval, interval
 from picogram.errors import BudgetTooSmall, UsageError
 from picogram.latent.focus import Focus

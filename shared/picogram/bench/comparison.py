@@ -17,13 +17,13 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from picogram.bench.codecs import Codec, available, make
-from picogram.bench.measure import Backbones, Reference, bits_per_pixel, budget_bytes
+from picogram.bench.codecs import BenchCodec, available, make
+from picogram.bench.measuring import Backbones, Reference, bits_per_pixel, budget_bytes
 from picogram.bench.plots import curves, side_by_side
-from picogram.bench.report import Report, Row, load, markdown, save, table
+from picogram.bench.report import BenchReport, BenchRow, load, markdown, save, table
 from picogram.bench.search import Search, restore, shrink
 from picogram.bench.semantic import Semantic
-from picogram.bench.words import read_captions
+from picogram.bench.word_variants import read_captions
 from picogram.errors import BudgetTooSmall, UsageError
 from picogram.metrics import weights
 
@@ -58,8 +58,8 @@ def bench(
     said = read_captions(captions, [path.name for path in paths]) if captions else {}
     space = Semantic() if semantic else None
     about = {codec.name: _about(codec) for codec in makers}
-    report = Report(targets, about, {}, space=space.name if space else "")
-    run = _Run(report, makers, load(reuse) if reuse else None, console, space, said)
+    report = BenchReport(targets, about, {}, space=space.name if space else "")
+    run = _ComparisonRun(report, makers, load(reuse) if reuse else None, console, space, said)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(paths) * len(makers) * len(targets))
@@ -88,7 +88,7 @@ def ablation(
     Raises UsageError and UnsupportedProfile before any work is done.
     """
     from picogram.bench import ablate
-    from picogram.bench.tables import sentence
+    from picogram.bench.result_tables import sentence
     from picogram.bench.verdicts import verdicts
 
     wish = ablate.Wish(
@@ -113,7 +113,7 @@ def pictures_in(folder: Path, limit: int | None) -> list[Path]:
     return paths
 
 
-def _about(codec: Codec) -> dict[str, Any]:
+def _about(codec: BenchCodec) -> dict[str, Any]:
     return {"version": codec.version, "settings": codec.settings}
 
 
@@ -124,14 +124,14 @@ def _read(path: Path) -> Image.Image:
     return image
 
 
-class _Run:
+class _ComparisonRun:
     """What a run carries from picture to picture."""
 
     def __init__(
         self,
-        report: Report,
-        codecs: list[Codec],
-        earlier: Report | None,
+        report: BenchReport,
+        codecs: list[BenchCodec],
+        earlier: BenchReport | None,
         console: Console,
         space: Semantic | None = None,
         captions: Mapping[str, str] | None = None,
@@ -165,7 +165,7 @@ class _Run:
     def _reference(self, image: Image.Image, caption: str | None, backbones: Backbones) -> Reference:
         return Reference(image, backbones, self._space.against(image, caption) if self._space else None)
 
-    def _known(self, codec: Codec, name: str) -> dict[float, Row]:
+    def _known(self, codec: BenchCodec, name: str) -> dict[float, BenchRow]:
         """Rows of an earlier run that still hold."""
         earlier = self._earlier
         if earlier is None or codec.budgeted or earlier.codecs.get(codec.name) != _about(codec):
@@ -177,7 +177,7 @@ class _Run:
         rows = (row for row in earlier.rows if row.codec == codec.name and row.image == name)
         return {row.target_bpp: row for row in rows}
 
-    def _measure(self, search: Search, name: str, targets: list[float]) -> dict[float, Row]:
+    def _measure(self, search: Search, name: str, targets: list[float]) -> dict[float, BenchRow]:
         rows = {}
         for target in targets:
             size = search.reference.image.size
@@ -188,7 +188,7 @@ class _Run:
                 self._console.print(f"{name}: {search.codec.name} at {target:g} bpp left out: {error}")
                 continue
             encoded = choice.encoded
-            rows[target] = Row(
+            rows[target] = BenchRow(
                 codec=search.codec.name,
                 image=name,
                 target_bpp=target,
@@ -205,7 +205,7 @@ class _Run:
         return rows
 
 
-def _side_by_sides(run: _Run, paths: list[Path], folder: Path) -> None:
+def _side_by_sides(run: _ComparisonRun, paths: list[Path], folder: Path) -> None:
     """Original and codecs at the target nearest to 0.03 bpp; the files are made again from their rows."""
     target = min(run.report.targets, key=lambda bpp: abs(bpp - _SIDE_BY_SIDE_BPP))
     for path in paths:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from picogram.environment import read_settings
 from picogram.errors import ModelMissing, UsageError
-from picogram_decoder.hub.models import find_model
-from picogram_decoder.hub.settings import HubSettings
+from picogram_decoder.hub.hub_models import find_model
+from picogram_decoder.hub.hub_settings import HubSettings
 
 if TYPE_CHECKING:
-    from picogram_decoder.hub.denoiser import HubDenoiser
+    from picogram_decoder.hub.hub_denoiser import HubDenoiser
 
 
 def load_hub_denoiser(name: str, settings: HubSettings | None = None) -> HubDenoiser:
@@ -30,8 +30,8 @@ def load_hub_denoiser(name: str, settings: HubSettings | None = None) -> HubDeno
         import torch
 
         from picogram.processor import Placement
-        from picogram_decoder.hub.denoiser import HubDenoiser
-        from picogram_decoder.hub.fetch import find_files
+        from picogram_decoder.hub.hub_denoiser import HubDenoiser
+        from picogram_decoder.hub.hub_fetch import find_files
         from picogram_decoder.hub.parts import load_parts
     except (ImportError, RuntimeError) as error:  # diffusers turns one into the other
         why = " ".join(str(error).split())[:160]

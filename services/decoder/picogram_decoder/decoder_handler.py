@@ -23,12 +23,12 @@ from picogram.environment import read_settings
 from picogram.jobs import Job, Outcome, Result
 from picogram.jobs.control import JobControl
 from picogram.pipeline.draw import EMBEDDED, draw
-from picogram.pipeline.handovers import Report, WordsRead
+from picogram.pipeline.handovers import JobReport, WordsRead
 from picogram.profiles.registry import profile_of
 from picogram.request import DecodeOptions
 from picogram.results import Decoded
 from picogram.semantics.description import Description
-from picogram_decoder.settings import DecoderSettings
+from picogram_decoder.decoder_settings import DecoderSettings
 
 if TYPE_CHECKING:
     from picogram.diffusion.denoiser import Denoiser
@@ -54,7 +54,7 @@ def load_handler(settings: DecoderSettings) -> DecoderHandler:
     if settings.model == EMBEDDED:
         return DecoderHandler()
     # The packages that these models need take seconds to import, and may not be installed.
-    from picogram_decoder.hub.load import load_hub_denoiser
+    from picogram_decoder.hub.hub_load import load_hub_denoiser
 
     return DecoderHandler(load_hub_denoiser(settings.model), settings.model)
 
@@ -126,7 +126,7 @@ def _result(request: _Request, decoded: Decoded) -> Outcome:
         data = decoded.image_file(media_type)
     except Exception as error:
         return error
-    return Result(data, media_type, Report(decoded.facts()).facts() | WordsRead.taken(), request.notes)
+    return Result(data, media_type, JobReport(decoded.facts()).facts() | WordsRead.taken(), request.notes)
 
 
 @dataclass(frozen=True)

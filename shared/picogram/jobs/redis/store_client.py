@@ -17,11 +17,11 @@ from redis.exceptions import ResponseError
 
 from picogram.errors import BrokerUnavailable
 from picogram.jobs.job import Job
+from picogram.jobs.queue_settings import QueueSettings
 from picogram.jobs.redis import scripts
 from picogram.jobs.redis.blobs import SMALL, Blobs, open_blobs
 from picogram.jobs.redis.connection import connect, our_errors
-from picogram.jobs.redis.keys import GROUP, Keys
-from picogram.jobs.settings import QueueSettings
+from picogram.jobs.redis.key_names import GROUP, Keys
 
 WITHOUT_DEADLINE: Final = 24 * 3600.0
 """Seconds that a job without a deadline may take before its state expires."""

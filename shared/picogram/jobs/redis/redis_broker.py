@@ -17,10 +17,10 @@ from __future__ import annotations
 from contextlib import suppress
 
 from picogram.errors import BrokerUnavailable
-from picogram.jobs.redis.callers import Callers
-from picogram.jobs.redis.store import Store
-from picogram.jobs.redis.workers import Workers
-from picogram.jobs.settings import QueueSettings
+from picogram.jobs.queue_settings import QueueSettings
+from picogram.jobs.redis.caller_side import Callers
+from picogram.jobs.redis.store_client import Store
+from picogram.jobs.redis.worker_side import Workers
 
 
 class RedisBroker(Callers, Workers):

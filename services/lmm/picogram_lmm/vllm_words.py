@@ -9,10 +9,10 @@ from typing import Any
 from picogram.models.store import text_model_file
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
-from picogram.text.lm.load import load_prompts, load_tokenizer
-from picogram_lmm.captioner import VllmCaptioner
-from picogram_lmm.engine import DEFAULT_ROWS
+from picogram.text.lm.loading_lm import load_prompts, load_tokenizer
 from picogram_lmm.exact_coder import VllmLMCoder
+from picogram_lmm.vllm_captioner import VllmCaptioner
+from picogram_lmm.vllm_engine import DEFAULT_ROWS
 
 
 def vllm_words(captioner: str | None = None, rows: int = DEFAULT_ROWS, **options: Any) -> Words:

@@ -19,7 +19,7 @@ from torch import Tensor
 from picogram.diffusion.denoiser import AttentionGuide, Batch, Texts, Window
 from picogram.diffusion.stages import AttentionMode
 from picogram_decoder.hub.guidance import guided, guided_layers
-from picogram_decoder.hub.models import HubModel
+from picogram_decoder.hub.hub_models import HubModel
 from picogram_decoder.hub.parts import Parts
 from picogram_decoder.hub.prompts import HubTexts, read_prompts
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What effort at encode time brings, against effort 0 in the same run.
 
-    python -m benchmarks.effort PICTURES --out OUT.json [--bpp 0.015 0.03] [--effort 1 2] [--every 60] [--crop 512 384]
+    python -m benchmarks.effort_gain PICTURES --out OUT.json [--bpp 0.015 0.03] [--effort 1 2] [--every 60] [--crop W H]
 
 PICTURES: a folder or a tar. Every picture is encoded with effort 0 at each size and at a size a tenth larger, which says
 what bytes are worth in each metric, and with each effort asked for; shown as base picture and drawn. ``saving`` is the

@@ -26,8 +26,8 @@ from huggingface_hub.errors import (
 )
 
 from picogram.errors import ModelDamaged, ModelMissing
-from picogram_decoder.hub.models import HubModel, Repository
-from picogram_decoder.hub.settings import HubSettings
+from picogram_decoder.hub.hub_models import HubModel, Repository
+from picogram_decoder.hub.hub_settings import HubSettings
 
 NETWORK: Final = "diffusion_pytorch_model"
 """Start of the names of weights that diffusers wrote."""

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What words cost: bits of real sections for two sets of captions, by coder and prompt; and decoding times.
 
-    python -m benchmarks.text --kodak-captions CSV --flickr flickr8k.tar [--photos 200]
+    python -m benchmarks.text_coders --kodak-captions CSV --flickr flickr8k.tar [--photos 200]
 
 Sets: the captions of Kodak that Murai et al. released (column ``overall_description``), and the first captions of the
 held-out tenth of Flickr8k. Prints a table and writes ``benchmarks/results/text.json``.
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from picogram.text.coder import CodedText, TextCoder
-from picogram.text.lm.load import load_lm_coder
+from picogram.text.lm.loading_lm import load_lm_coder
 from training.words.data import captioned
 
 

@@ -10,7 +10,7 @@ from picogram.bitstream import MEDIA_TYPE
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
 from picogram.pipeline.assemble import assemble
-from picogram.pipeline.handovers import Report, WordsToWrite
+from picogram.pipeline.handovers import JobReport, WordsToWrite
 from picogram.pipeline.prepare import PreparedWords
 from picogram.request import EncodeOptions
 
@@ -37,7 +37,7 @@ def _encode(job: Job) -> Outcome:
         encoded = assemble(image, left.prepared if left else PreparedWords(), options, _progress(job))
     except Exception as error:
         return error
-    facts = Report(encoded.facts()).facts() | WordsToWrite.taken()
+    facts = JobReport(encoded.facts()).facts() | WordsToWrite.taken()
     return Result(encoded.data, MEDIA_TYPE, facts, encoded.warnings)
 
 

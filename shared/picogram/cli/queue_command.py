@@ -17,7 +17,7 @@ from picogram.environment import read_settings
 from picogram.errors import UsageError
 from picogram.jobs.connect import open_broker
 from picogram.jobs.job import PRIORITIES
-from picogram.jobs.settings import QueueSettings
+from picogram.jobs.queue_settings import QueueSettings
 
 if TYPE_CHECKING:
     from picogram.jobs.redis import RedisBroker

@@ -21,7 +21,7 @@ from PIL import Image
 
 from picogram.api import Inspection, Section
 from picogram.bitstream import MEDIA_TYPE
-from picogram.client.errors import Answer, BadAnswer, as_raised, failure_of_problem
+from picogram.client.failures import Answer, BadAnswer, as_raised, failure_of_problem
 from picogram.errors import PicogramError, UsageError
 from picogram.images import read_image
 from picogram.jobs.state import Event, EventName, JobState

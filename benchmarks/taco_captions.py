@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Does the encoder of profile ``taco`` gain by listening, and to the right words? At equal file bytes.
 
-    python -m benchmarks.taco --photos kodak/ --bpp 0.015 0.03 0.05 --out kodak.json       # the captioner's captions
-    python -m benchmarks.taco --photos photos/ --captions captions.csv --out photos.json   # people's captions
-    python -m benchmarks.taco --held-out flickr8k.tar --limit 48 --out photos.json         # the same from a tar
+    python -m benchmarks.taco_captions --photos kodak/ --bpp 0.015 0.03 0.05 --out kodak.json   # the captioner's captions
+    python -m benchmarks.taco_captions --photos photos/ --captions captions.csv --out photos.json   # people's captions
+    python -m benchmarks.taco_captions --held-out flickr8k.tar --limit 48 --out photos.json         # the same from a tar
 
     pictures, captions ── CaptionedPicture ── captions_tried ── api.prepare ──> for each rate a file of each variant
         ──> LPIPS (alex), DISTS, PSNR, meaning ──> JSON, and Markdown on the standard output
@@ -33,11 +33,11 @@ from rich.progress import track
 from benchmarks.equal_bytes import Metric, Scores, VariantRow, at_budget, markdown, summary
 from picogram import api
 from picogram.bench.ablate import model_digests, program_versions
-from picogram.bench.command import pictures_in
-from picogram.bench.measure import Backbones, Reference, budget_bytes
+from picogram.bench.comparison import pictures_in
+from picogram.bench.measuring import Backbones, Reference, budget_bytes
+from picogram.bench.result_tables import write
 from picogram.bench.semantic import Semantic
-from picogram.bench.tables import write
-from picogram.bench.words import Found, donors, read_captions
+from picogram.bench.word_variants import Found, donors, read_captions
 from picogram.errors import BudgetTooSmall, PicogramError, UsageError
 from picogram.images import read_image
 from picogram.metrics import weights
@@ -231,7 +231,7 @@ def _about(subject: CaptionedPicture, captions: Mapping[str, str]) -> dict[str, 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.taco", description=(__doc__ or "").splitlines()[0]
+        prog="python -m benchmarks.taco_captions", description=(__doc__ or "").splitlines()[0]
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--photos", type=Path, help="a folder of pictures")

@@ -22,8 +22,8 @@ from PIL import Image
 from picogram.errors import ModelError
 from picogram.semantics.description import Description, Region
 from picogram_lmm.cleaning import clean_caption, clean_detail, clean_name
-from picogram_lmm.engine import prepare_process
 from picogram_lmm.prompts import Question, question
+from picogram_lmm.vllm_engine import prepare_process
 
 MAX_OBJECTS = 3
 MASK_SIDE = 8

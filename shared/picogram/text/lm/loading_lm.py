@@ -15,9 +15,9 @@ from torch import Tensor
 
 from picogram.models import shipped_manifest, shipped_weights
 from picogram.models.store import text_model_file, tokenizer_file
-from picogram.text.lm.coder import LMCoder
+from picogram.text.lm.exact_lm import ExactLM
+from picogram.text.lm.lm_coder import LMCoder
 from picogram.text.lm.mode import TEXT_MODEL
-from picogram.text.lm.model import ExactLM
 from picogram.text.lm.tokens import LMTokenizer
 
 _PROMPT = "prompt."

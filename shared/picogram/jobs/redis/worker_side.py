@@ -23,8 +23,8 @@ from picogram.jobs.redis import scripts
 from picogram.jobs.redis.blobs import new_name
 from picogram.jobs.redis.connection import our_errors
 from picogram.jobs.redis.envelope import blob_of, read_job, write_job, write_result
-from picogram.jobs.redis.keys import GROUP
-from picogram.jobs.redis.store import Store
+from picogram.jobs.redis.key_names import GROUP
+from picogram.jobs.redis.store_client import Store
 from picogram.jobs.state import EventName, WorkerInfo, as_failure
 
 _BLOCK: Final = 0.5

@@ -16,7 +16,7 @@ from picogram.jobs.job import Job, Priority, Result
 from picogram.jobs.redis.blobs import new_name
 from picogram.jobs.redis.connection import our_errors
 from picogram.jobs.redis.envelope import read_error, read_result, write_job
-from picogram.jobs.redis.store import Store
+from picogram.jobs.redis.store_client import Store
 from picogram.jobs.redis.waiting import Endings
 from picogram.jobs.state import FINAL, Event, EventName, JobState, Status, WorkerInfo
 

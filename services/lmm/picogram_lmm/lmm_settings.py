@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from picogram_lmm.engine import DEFAULT_ROWS
+from picogram_lmm.vllm_engine import DEFAULT_ROWS
 
 
 class LmmSettings(BaseSettings):
