@@ -120,7 +120,8 @@ def test_the_command_line_offers_what_the_options_are(verb: str, options: Option
 
 @pytest.mark.parametrize(("verb", "options"), BOTH)
 def test_a_server_offers_what_the_options_are(verb: str, options: Options) -> None:
-    query: type[Arguments] = {"encode": EncodeQuery, "decode": DecodeQuery}[verb]
+    queries: dict[str, type[Arguments]] = {"encode": EncodeQuery, "decode": DecodeQuery}
+    query = queries[verb]
     assert list(query.model_fields) == [argument.name for argument in arguments_of(options)]
     described = make_app().openapi()["paths"][f"/v1/{verb}"]["post"]["parameters"]
     offered = {each["name"]: each for each in described if each["in"] == "query"}
