@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import picogram
 from picogram.bench.codecs import make
-from picogram.bench.measure import Backbones, Reference
+from picogram.bench.measuring import Backbones, Reference
 from picogram.bench.search import Search
 from picogram.images import read_image
 from picogram.metrics import weights

@@ -31,9 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from picogram.diffusion.denoiser import BasePicture, Batch, Window
 from picogram.diffusion.stages import Stage
 from picogram_decoder.hub.blank import blank_parts
-from picogram_decoder.hub.denoiser import CELL, HubDenoiser
-from picogram_decoder.hub.load import load_hub_denoiser
-from picogram_decoder.hub.models import MODELS, HubModel
+from picogram_decoder.hub.hub_denoiser import CELL, HubDenoiser
+from picogram_decoder.hub.hub_load import load_hub_denoiser
+from picogram_decoder.hub.hub_models import MODELS, HubModel
 
 STEPS = {"many-step": (40, 2), "one-step": (1, 1)}
 """Steps and passes a step that images per second are told for."""

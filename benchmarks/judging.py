@@ -29,7 +29,7 @@ from torch import Tensor
 
 import picogram
 from picogram.bench.kid import kid, patch_features, vgg_rows
-from picogram.bench.measure import Backbones, Reference, bits_per_pixel, to_tensor
+from picogram.bench.measuring import Backbones, Reference, bits_per_pixel, to_tensor
 from picogram.images import read_image
 from picogram.metrics import weights
 from picogram.metrics.perceptual import load_lpips, lpips_distance

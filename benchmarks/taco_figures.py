@@ -18,7 +18,7 @@ from PIL import Image
 
 import picogram
 from benchmarks.figure import HEIGHT, LABEL, WIDTH, tile
-from picogram.bench.measure import budget_bytes
+from picogram.bench.measuring import budget_bytes
 from picogram.images import read_image
 from picogram.latent.focus import Focus
 from picogram.semantics.words import default_words

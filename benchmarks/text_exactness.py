@@ -22,13 +22,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.text import flickr_captions
+from benchmarks.text_coders import flickr_captions
 from picogram.exact.split_linear import SplitKernel, int8_is_exact
 from picogram.models.store import text_model_file
 from picogram.text.coder import TextCoder
-from picogram.text.lm.coder import LMCoder
-from picogram.text.lm.load import load_lm_coder, load_tokenizer
-from picogram.text.lm.model import ExactLM
+from picogram.text.lm.exact_lm import ExactLM
+from picogram.text.lm.lm_coder import LMCoder
+from picogram.text.lm.loading_lm import load_lm_coder, load_tokenizer
 
 KERNELS: tuple[SplitKernel, ...] = ("int8", "float32", "float64")
 BATCHES = (1, 8, 16)

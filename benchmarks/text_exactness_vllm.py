@@ -16,7 +16,7 @@ from pathlib import Path
 
 from picogram.models.store import text_model_file
 from picogram.text.coder import TextCoder
-from picogram.text.lm.load import load_prompts, load_tokenizer
+from picogram.text.lm.loading_lm import load_prompts, load_tokenizer
 from picogram_lmm.exact_coder import VllmLMCoder
 
 SHARES = {1: 0.1, 8: 0.3, 16: 0.6}

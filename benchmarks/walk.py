@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
 
 UPPER: Final = ("picogram_", "picogram.api", "picogram.pipeline", "picogram.profiles", "picogram.request")
@@ -62,10 +62,7 @@ class Walk:
 def followed(route: str, handler: str, act: Callable[[], object]) -> Walk:
     """What ``act`` enters, in all threads."""
     walk = Walk(route, handler)
-    if sys.version_info >= (3, 12):
-        threading.setprofile_all_threads(walk)
-    else:
-        threading.setprofile(walk)
+    threading.setprofile(walk)
     sys.setprofile(walk)
     try:
         act()
@@ -100,8 +97,18 @@ def main() -> None:
         _asked("/v1/encode?bytes=300", out.getvalue(), "image/png")
     )  # loads what is loaded once
     cases = {
-        "encode": ("/v1/encode?bytes=300", out.getvalue(), "image/png", "picogram_encoder.handler.handler"),
-        "decode": ("/v1/decode", file, "application/vnd.picogram", "picogram_decoder.handler.__call__"),
+        "encode": (
+            "/v1/encode?bytes=300",
+            out.getvalue(),
+            "image/png",
+            "picogram_encoder.encoder_handler.handler",
+        ),
+        "decode": (
+            "/v1/decode",
+            file,
+            "application/vnd.picogram",
+            "picogram_decoder.decoder_handler.__call__",
+        ),
     }
     results = {}
     for name, (path, body, kind, handler) in cases.items():

@@ -10,13 +10,13 @@ from typing import Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from picogram.jobs.settings import QueueSettings
-from picogram.observe.settings import LogSettings
-from picogram.workers.settings import WorkerSettings
-from picogram_decoder.hub.settings import HubSettings
-from picogram_decoder.settings import DecoderSettings
-from picogram_gateway.settings import GatewaySettings
-from picogram_lmm.settings import LmmSettings
+from picogram.jobs.queue_settings import QueueSettings
+from picogram.observe.log_settings import LogSettings
+from picogram.workers.worker_settings import WorkerSettings
+from picogram_decoder.decoder_settings import DecoderSettings
+from picogram_decoder.hub.hub_settings import HubSettings
+from picogram_gateway.gateway_settings import GatewaySettings
+from picogram_lmm.lmm_settings import LmmSettings
 
 PAGE = Path(__file__).with_name("settings.md")
 INTRODUCTION = """\

@@ -19,7 +19,7 @@ from skimage import data
 from valkey_server import ValkeyServer, running_server
 
 from picogram.jobs import Broker, MemoryBroker, open_broker
-from picogram.jobs.settings import QueueSettings
+from picogram.jobs.queue_settings import QueueSettings
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +76,8 @@ async def make_broker(request: pytest.FixtureRequest) -> AsyncIterator[BrokerFac
         brokers.append(open_broker(QueueSettings(**fields)))
         return brokers[-1]
 
-    yield {"memory": memory, "redis": redis}[request.param]
+    makers: dict[str, BrokerFactory] = {"memory": memory, "redis": redis}
+    yield makers[request.param]
     for broker in brokers:
         await broker.close()
 

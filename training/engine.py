@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -361,3 +362,12 @@ def weights_of(path: Path) -> Weights:
         found: Weights = torch.load(path, map_location="cpu", weights_only=False)["average"]  # our own file
         return found
     return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+
+
+def progress(path: Path) -> dict[str, Any]:
+    """Steps, samples and minutes of a run, as far as its file says."""
+    if path.suffix == ".pt":
+        state = torch.load(path, map_location="cpu", weights_only=False)
+        return {k: state[k] for k in ("step", "samples")} | {"minutes": round(state["seconds"] / 60, 1)}
+    with safe_open(path, "pt") as file:
+        return {k: json.loads(v) for k, v in (file.metadata() or {}).items()}

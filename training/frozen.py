@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from picogram.latent.codec import prior_tensors, unpack_floats
 from picogram.latent.floating import float_prior
 from picogram.latent.guide import AdapterConfig
-from picogram.latent.model import LatentCodec
+from picogram.latent.latent_codec import LatentCodec
 from picogram.latent.prior import SCALE_COUNT, checkerboard
 
 

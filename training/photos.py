@@ -108,7 +108,7 @@ def select(
 ) -> None:
     """Write what ``unpack`` reads. ``share`` of the size is for captioned photographs."""
     from picogram.models.store import text_model_file
-    from picogram.text.lm.load import load_tokenizer
+    from picogram.text.lm.loading_lm import load_tokenizer
 
     out.mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)

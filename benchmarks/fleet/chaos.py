@@ -37,10 +37,10 @@ from benchmarks.fleet.stand_ins import POISON, answer_to
 from picogram import AsyncClient, encode
 from picogram.errors import JobAbandoned, PicogramError
 from picogram.fleet.processes import Fleet, FleetProcess
-from picogram.fleet.store import ValkeyServer
+from picogram.fleet.store_server import ValkeyServer
 from picogram.jobs import open_broker
+from picogram.jobs.queue_settings import QueueSettings
 from picogram.jobs.redis import RedisBroker
-from picogram.jobs.settings import QueueSettings
 
 SETTINGS = {
     "PICOGRAM_LEASE_SECONDS": "2",

@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from picogram.fleet.processes import FleetProcess
-from picogram.fleet.store import ValkeyServer, free_port
+from picogram.fleet.store_server import ValkeyServer, free_port
 
 RESULTS = Path(__file__).parents[1] / "results" / "fleet"
 

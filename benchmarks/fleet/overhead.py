@@ -32,7 +32,7 @@ CALLERS = 8
 def direct(connection: Connection, images: list[bytes], core: int, rounds: int) -> None:
     """Seconds per job, by round, of the handler called one by one."""
     os.sched_setaffinity(0, {core})
-    from picogram_encoder.handler import handler, warm_up
+    from picogram_encoder.encoder_handler import handler, warm_up
 
     warm_up()
     handler([Job("encode", images[0], ("encoder",), {"quality": QUALITY})])

@@ -27,7 +27,7 @@ from PIL import Image
 from benchmarks.fleet.common import save
 from picogram.bitstream import MEDIA_TYPE, Header, Picogram, Profile, serialise
 from picogram.fleet.processes import FleetProcess
-from picogram.fleet.store import free_port
+from picogram.fleet.store_server import free_port
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance"
 

@@ -21,10 +21,10 @@ from typing import Any
 from pydantic import SecretStr
 
 from benchmarks.fleet.common import job_store, resident_mb, save
-from picogram.fleet.store import ValkeyServer
+from picogram.fleet.store_server import ValkeyServer
 from picogram.jobs import BatchLimits, Broker, Job, MemoryBroker, Outcome, Result, Worker, open_broker
+from picogram.jobs.queue_settings import QueueSettings
 from picogram.jobs.redis import RedisBroker
-from picogram.jobs.settings import QueueSettings
 
 
 @dataclass

@@ -4,7 +4,7 @@
 
     python -m benchmarks.focus --photos photos.tar --bpp 0.03 --out focus.json
 
-Photos, phrases and masks are those of ``benchmarks.focus.regions``. Needs the models ``metrics``, ``text`` and
+Photos, phrases and masks are those of ``benchmarks.focus.photo_masks``. Needs the models ``metrics``, ``text`` and
 ``features``. Markdown goes to the standard output; the JSON is written anew after every photo.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.focus.measure import FocusResult, measure
-from benchmarks.focus.regions import load_regions
+from benchmarks.focus.focus_scores import FocusResult, measure
+from benchmarks.focus.photo_masks import load_regions
 from picogram.bench.ablate import model_digests, program_versions
-from picogram.bench.tables import write
+from picogram.bench.result_tables import write
 from picogram.errors import PicogramError, UsageError
 from picogram.latent.focus import INSIDE, OUTSIDE, SOFTENING
 from picogram.metrics import weights

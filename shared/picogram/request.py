@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict, TypeVar
 
@@ -63,6 +64,13 @@ class Argument:
     form: bool = False
     json: str = ""
     short: str | None = None
+
+    def value(self, text: object) -> object:
+        """What a text says: the number, where one is wanted and is there; else the text, for the options to refuse."""
+        for kind in {int: (int, float), float: (float,)}.get(self.kind, ()):
+            with suppress(ValueError):
+                return kind(text) if isinstance(text, str) else text
+        return text
 
 
 def _option(kind: type, help: str, default: Any = None, *more: Argument, **facts: Any) -> Any:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from picogram.bitstream import Picogram, parse
 from picogram.bitstream.container import section_sizes
+from picogram.errors import UsageError
 from picogram.images import DEFAULT_LIMITS, read_image, write_image
 from picogram.semantics.description import Description
 from picogram.semantics.plain import description_of, plain_description
@@ -86,10 +87,12 @@ class Encoded:
 
     @classmethod
     def of(cls, data: bytes, facts: Mapping[str, Any], **more: Any) -> Encoded:
-        """The inverse of ``facts``, of which any may be missing. Raises UsageError for a description that cannot be."""
-        plain = facts.get("description")
+        """The inverse of ``facts``, of which any may be missing. Raises UsageError for words that cannot be."""
+        plain, heard = facts.get("description"), facts.get("heard")
+        if heard is not None and not isinstance(heard, str):
+            raise UsageError(f"what was heard is a string, not {type(heard).__name__}")
         description = description_of(plain) if plain else None
-        return cls(data, description, dict(facts.get("coders") or {}), facts.get("heard"), **more)
+        return cls(data, description, dict(facts.get("coders") or {}), heard, **more)
 
 
 @dataclass(frozen=True)

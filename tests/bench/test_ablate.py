@@ -20,20 +20,20 @@ from tiny_denoiser import CONFIG
 from torch import Tensor
 
 import picogram
-from picogram.bench import codecs, tables
+from picogram.bench import codecs, result_tables
 from picogram.bench.ablate import Tools, Wish, ablate
 from picogram.bench.compare import Measured
-from picogram.bench.measure import to_tensor
+from picogram.bench.measuring import to_tensor
 from picogram.bench.subject import Subject
 from picogram.bench.verdicts import (
     means,
     verdicts,
 )
-from picogram.bench.words import Found, donors, other_maps, read_captions, shuffled, variants
+from picogram.bench.word_variants import Found, donors, other_maps, read_captions, shuffled, variants
 from picogram.bitstream import parse
 from picogram.cli.main import main
+from picogram.diffusion.diffusion_net import DiffusionNet
 from picogram.diffusion.embedded import EmbeddedDenoiser
-from picogram.diffusion.model import DiffusionNet
 from picogram.errors import UnsupportedProfile, UsageError
 from picogram.images import read_image
 from picogram.metrics.fidelity import psnr
@@ -134,7 +134,9 @@ def tools(words: Words, denoiser: EmbeddedDenoiser) -> Tools:
 
 
 @pytest.fixture(scope="module")
-def result(paths: list[Path], tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> tables.Ablation:
+def result(
+    paths: list[Path], tools: Tools, tmp_path_factory: pytest.TempPathFactory
+) -> result_tables.Ablation:
     out = tmp_path_factory.mktemp("out")
     wish = Wish(("stc", "misc"), (BPP,), seeds=2)
     # small pictures at a size that holds words have rates which the plans leave alone
@@ -143,8 +145,8 @@ def result(paths: list[Path], tools: Tools, tmp_path_factory: pytest.TempPathFac
             whole = replace(spec.plans["embedded"], finest=1.0)
             patch.setitem(spec.plans, "embedded", whole)
         done = ablate(paths, read_image, out, wish, tools)
-    assert tables.load(out / "ablation.json") == done
-    assert (out / "ablation.md").read_text(encoding="utf-8") == tables.markdown(done)
+    assert result_tables.load(out / "ablation.json") == done
+    assert (out / "ablation.md").read_text(encoding="utf-8") == result_tables.markdown(done)
     return done
 
 
@@ -217,7 +219,7 @@ def test_captions_from_a_table(tmp_path: Path) -> None:
 # Runs
 
 
-def test_all_variants_have_one_budget_and_keep_it(result: tables.Ablation) -> None:
+def test_all_variants_have_one_budget_and_keep_it(result: result_tables.Ablation) -> None:
     for name, (width, height) in zip(FOUND, SIZES, strict=True):
         rows = [row for row in result.rows if row.image == name]
         assert {row.budget for row in rows} == {int(BPP * width * height / 8)}
@@ -225,7 +227,7 @@ def test_all_variants_have_one_budget_and_keep_it(result: tables.Ablation) -> No
         assert all(row.bytes > 0.9 * row.budget for row in rows)
 
 
-def test_every_variant_is_measured_for_every_picture_and_seed(result: tables.Ablation) -> None:
+def test_every_variant_is_measured_for_every_picture_and_seed(result: result_tables.Ablation) -> None:
     counts = {
         (mean.profile, mean.variant): (mean.pictures, mean.seeds) for mean in means(result.rows, result.kids)
     }
@@ -235,7 +237,7 @@ def test_every_variant_is_measured_for_every_picture_and_seed(result: tables.Abl
     assert all(math.isfinite(score.kid + score.kid_vgg) for score in result.kids)
 
 
-def test_words_cost_bytes_where_they_are_in_the_file(result: tables.Ablation) -> None:
+def test_words_cost_bytes_where_they_are_in_the_file(result: result_tables.Ablation) -> None:
     cost = {(mean.profile, mean.variant): mean.words_bytes for mean in means(result.rows, result.kids)}
     assert cost["misc", "base"] == cost["misc", "no words"] == 0
     assert 0 < cost["misc", "empty"] < 4 < cost["stc", "correct"]
@@ -243,7 +245,7 @@ def test_words_cost_bytes_where_they_are_in_the_file(result: tables.Ablation) ->
     assert cost["misc", "correct"] == cost["misc", "ignored"] == cost["misc", "shuffled when drawn"]
 
 
-def test_words_change_the_drawing_and_seeds_do(result: tables.Ablation) -> None:
+def test_words_change_the_drawing_and_seeds_do(result: result_tables.Ablation) -> None:
     scores = {(r.profile, r.variant, r.image, r.seed): r.psnr for r in result.rows}
     for image in FOUND:
         seen = [scores["stc", name, image, 0] for name in ("correct", "ignored", "shuffled when drawn")]
@@ -251,7 +253,7 @@ def test_words_change_the_drawing_and_seeds_do(result: tables.Ablation) -> None:
         assert scores["stc", "correct", image, 0] != scores["stc", "correct", image, 1]
 
 
-def test_questions_about_objects_count_the_pictures_that_have_some(result: tables.Ablation) -> None:
+def test_questions_about_objects_count_the_pictures_that_have_some(result: result_tables.Ablation) -> None:
     pictures = {
         (v.profile, v.question.subject): v.differences["lpips"].pictures for v in verdicts(result.rows)
     }
@@ -261,20 +263,20 @@ def test_questions_about_objects_count_the_pictures_that_have_some(result: table
     assert ("stc", "objects") not in pictures
 
 
-def test_the_page_says_what_was_done(result: tables.Ablation) -> None:
-    page = tables.markdown(result)
+def test_the_page_says_what_was_done(result: result_tables.Ablation) -> None:
+    page = result_tables.markdown(result)
     assert "### misc at 0.15 bits per pixel" in page
     assert page.count("| shuffled when drawn |") == 2
     assert "- text, at equal bytes: " in page
-    filled = tables.fill(f"# Title\n{tables.BEGIN}\nearlier\n{tables.END}\nEnd\n", page)
+    filled = result_tables.fill(f"# Title\n{result_tables.BEGIN}\nearlier\n{result_tables.END}\nEnd\n", page)
     assert "earlier" not in filled
     assert filled.startswith("# Title\n")
-    assert filled.endswith(f"{tables.END}\nEnd\n")
+    assert filled.endswith(f"{result_tables.END}\nEnd\n")
     with pytest.raises(UsageError):
-        tables.fill("# Title\n", page)
+        result_tables.fill("# Title\n", page)
 
 
-def test_results_say_which_words_and_weights_made_them(result: tables.Ablation) -> None:
+def test_results_say_which_words_and_weights_made_them(result: result_tables.Ablation) -> None:
     picture = result.pictures["b.png"]
     assert (picture["caption"], picture["objects"]) == ("A red boat.", "boat: red, small")
     assert picture["caption_when_shuffled"] in ("a.png", "c.png")
@@ -360,7 +362,7 @@ def test_options_of_one_kind_of_benchmark_are_refused_by_the_other(tmp_path: Pat
 
 def test_the_command_passes_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[object, ...]] = []
-    monkeypatch.setattr("picogram.bench.command.ablation", lambda *options: calls.append(options))
+    monkeypatch.setattr("picogram.bench.comparison.ablation", lambda *options: calls.append(options))
     options = ["--profiles", "stc, misc", "--bpps", "0.02,0.03", "--seeds", "2", "--captions", "c.csv"]
     assert main(["bench", str(tmp_path), "--ablate", *options, "--limit", "4", "-o", "o"]) == 0
     assert main(["bench", str(tmp_path), "--ablate"]) == 0

@@ -13,9 +13,9 @@ import pytest
 from joint_parts import Colours, heads
 from PIL import Image, ImageFilter
 
-from picogram.bench import command, semantic
-from picogram.bench.measure import Reference
-from picogram.bench.report import Report, Row, load, markdown, save
+from picogram.bench import comparison, semantic
+from picogram.bench.measuring import Reference
+from picogram.bench.report import BenchReport, BenchRow, load, markdown, save
 from picogram.bench.semantic import Semantic
 from picogram.cli.main import main
 from picogram.errors import ModelMissing, UsageError
@@ -73,16 +73,16 @@ def test_missing_models_name_the_command(
 # Reports
 
 
-def row(image: str, **changes: float) -> Row:
-    return Row(
+def row(image: str, **changes: float) -> BenchRow:
+    return BenchRow(
         "avif", image, 0.03, 1474, 1400, 0.0285, False, 3, 2, 0.5, 0.25, 0.9, 25.5, 0.1, 0.5, **changes
     )
 
 
-def report(space: str, *rows: Row) -> Report:
+def report(space: str, *rows: BenchRow) -> BenchReport:
     about = {"avif": {"version": "1", "settings": {}}}
     pictures = {r.image: {"width": 8, "height": 8, "sha256": "0"} for r in rows}
-    return Report([0.03], about, pictures, list(rows), space=space)
+    return BenchReport([0.03], about, pictures, list(rows), space=space)
 
 
 def test_reports_name_the_space_and_the_direction(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_bench_measures_meanings_and_reuses_them_only_in_the_same_space(
         weights.pull(progress=False)
     except ModelMissing as error:
         pytest.skip(str(error))
-    monkeypatch.setattr(command, "Semantic", lambda: Semantic(space))
+    monkeypatch.setattr(comparison, "Semantic", lambda: Semantic(space))
     folder, table = tmp_path / "in", tmp_path / "captions.csv"
     folder.mkdir()
     photo.resize((176, 168)).save(folder / "photo.png")
@@ -125,9 +125,9 @@ def test_bench_measures_meanings_and_reuses_them_only_in_the_same_space(
 
     def run(
         name: str, reuse: str | None = None, meanings: bool = True, captions: Path | None = None
-    ) -> Report:
+    ) -> BenchReport:
         earlier = tmp_path / reuse / "results.json" if reuse else None
-        command.bench(folder, tmp_path / name, ["jpeg"], None, [0.5], earlier, meanings, captions)
+        comparison.bench(folder, tmp_path / name, ["jpeg"], None, [0.5], earlier, meanings, captions)
         return load(tmp_path / name / "results.json")
 
     plain, first = run("plain", meanings=False), run("first", "plain", captions=table)
@@ -145,7 +145,7 @@ def test_options_reach_the_benchmark_and_wrong_ones_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[object, ...]] = []
-    monkeypatch.setattr("picogram.bench.command.bench", lambda *options: calls.append(options))
+    monkeypatch.setattr("picogram.bench.comparison.bench", lambda *options: calls.append(options))
     folder = str(tmp_path)
     assert main(["bench", folder, "--semantic", "--captions", "c.csv"]) == 0
     assert main(["bench", folder]) == 0
@@ -159,5 +159,5 @@ def test_captions_that_are_missing_are_told_before_any_work(tmp_path: Path, spac
     table = tmp_path / "captions.csv"
     table.write_text("image_name,overall_description\nb.png,A boat.\n", encoding="utf-8")
     with pytest.raises(UsageError, match=r"no caption of a\.png"):
-        command.bench(tmp_path, tmp_path / "out", ["jpeg"], semantic=True, captions=table)
+        comparison.bench(tmp_path, tmp_path / "out", ["jpeg"], semantic=True, captions=table)
     assert not (tmp_path / "out").exists()

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from picogram.bench import tables
+from picogram.bench import result_tables
 from picogram.bench.compare import DistsFrom
 from picogram.bench.kid import patches, vgg_rows
 from picogram.bench.verdicts import (
     FEWEST_PICTURES,
     METRICS,
+    AblationRow,
     Interval,
     Kid,
-    Row,
     answer,
     difference,
     means,
@@ -28,11 +28,13 @@ from picogram.errors import UsageError
 from picogram.metrics.perceptual import dists_distance
 
 
-def row(variant: str, image: str, seed: int, lpips: float, dists: float, digest: str = "") -> Row:
-    return Row("misc", 0.03, variant, image, seed, 100, 98, 9, digest or variant + image, lpips, dists, 20.0)
+def row(variant: str, image: str, seed: int, lpips: float, dists: float, digest: str = "") -> AblationRow:
+    return AblationRow(
+        "misc", 0.03, variant, image, seed, 100, 98, 9, digest or variant + image, lpips, dists, 20.0
+    )
 
 
-def rows_where(variant: str, lpips: float, dists: float, noise: float = 0.001) -> list[Row]:
+def rows_where(variant: str, lpips: float, dists: float, noise: float = 0.001) -> list[AblationRow]:
     """``variant`` better than ``empty`` by so much on six pictures, give or take ``noise``."""
     made = []
     for n in range(6):
@@ -58,7 +60,7 @@ def test_verdicts_follow_the_intervals(lpips: float, dists: float, noise: float,
     (verdict,) = verdicts(rows_where("correct", lpips, dists, noise))
     assert (verdict.question.subject, verdict.answer) == ("text", expected)
     assert verdict.differences["lpips"].mean == pytest.approx(-lpips, abs=1e-9)
-    assert expected in tables.sentence(verdict)
+    assert expected in result_tables.sentence(verdict)
 
 
 @pytest.mark.parametrize("pictures", [1, 2, FEWEST_PICTURES - 1])
@@ -108,7 +110,7 @@ def test_other_files_are_no_ablations(tmp_path: Path, text: str) -> None:
     path = tmp_path / "ablation.json"
     path.write_text(text)
     with pytest.raises(UsageError):
-        tables.load(path)
+        result_tables.load(path)
 
 
 def test_dists_of_many_is_dists_of_each() -> None:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from benchmarks.focus.measure import (
+from benchmarks.focus.focus_scores import (
     MASK,
     METRICS,
     OTHER,
@@ -26,8 +26,8 @@ from benchmarks.focus.measure import (
     other_phrase,
     region_scores,
 )
-from benchmarks.focus.regions import FocusPhoto
-from picogram.bench.measure import to_tensor
+from benchmarks.focus.photo_masks import FocusPhoto
+from picogram.bench.measuring import to_tensor
 from picogram.errors import ModelMissing, UsageError
 from picogram.latent.focus import Focus
 from picogram.metrics import weights

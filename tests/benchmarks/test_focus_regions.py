@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.focus.regions import FocusRow, Polygon, load_regions, rasterise, read_rows
+from benchmarks.focus.photo_masks import FocusRow, Polygon, load_regions, rasterise, read_rows
 from picogram.errors import UsageError
 
 ROWS = read_rows()

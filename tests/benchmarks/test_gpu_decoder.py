@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("diffusers")
 
 from benchmarks.gpu_decoder import count_work, main
-from picogram_decoder.hub.models import MODELS
+from picogram_decoder.hub.hub_models import MODELS
 
 
 def test_tiny_models_are_measured_by_batch(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from benchmarks import taco
+from benchmarks import taco_captions
 from benchmarks.equal_bytes import Metric, Scored, VariantRow, at_budget, changes, markdown, means
-from benchmarks.taco import (
+from benchmarks.taco_captions import (
     BASE,
     CAPTIONER,
     CORRECT,
@@ -241,7 +241,7 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 # Runs
 
 
-def compare(subject: CaptionedPicture, caption: str) -> taco.Measure:
+def compare(subject: CaptionedPicture, caption: str) -> taco_captions.Measure:
     """Distances that need no networks; agreement tells which caption came here."""
 
     def measured(picture: Image.Image) -> dict[str, float]:

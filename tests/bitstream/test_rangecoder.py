@@ -75,7 +75,7 @@ def test_nothing_costs_nothing() -> None:
 def test_random_bytes_decode_to_symbols_or_are_corrupt() -> None:
     rng = np.random.default_rng(5)
     for _ in range(300):
-        decoder, table = RangeDecoder(rng.bytes(rng.integers(0, 40))), random_table(rng)
+        decoder, table = RangeDecoder(rng.bytes(int(rng.integers(0, 40)))), random_table(rng)
         try:
             symbols = decoder.get(500, table)
         except CorruptBitstream:

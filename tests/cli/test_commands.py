@@ -145,7 +145,7 @@ def test_serve_without_the_gateway_names_the_extra(monkeypatch: Any, capsys: Any
 
 def test_bench_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
-    stand_in(monkeypatch, "picogram.bench.command", bench=lambda *options: calls.append(options))
+    stand_in(monkeypatch, "picogram.bench.comparison", bench=lambda *options: calls.append(options))
     Path("set").mkdir()
     assert main(["bench", "set", "--out", "o", "--codecs", "jpeg, webp", "--limit", "3"]) == 0
     assert main(["bench", "set"]) == 0

@@ -25,7 +25,7 @@ from picogram.errors import CorruptBitstream
 from picogram.images import write_image
 from picogram.jobs import Job, Outcome, Result
 from picogram.pipeline.draw import Watch
-from picogram.pipeline.handovers import Report
+from picogram.pipeline.handovers import JobReport
 from picogram.request import DecodeOptions
 from picogram.results import Decoded
 from picogram_gateway.workers import Backend
@@ -62,7 +62,7 @@ class Decoder:
                 break
             threading.Event().wait(0.02)
         picture = Image.new("RGB", (9, 9), "red")
-        report = Report(Decoded(picture).facts())
+        report = JobReport(Decoded(picture).facts())
         return Result(write_image(picture, "image/png"), "image/png", report.facts())
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from picogram import errors
 from picogram.client import BadAnswer, Event
 from picogram.images import write_image
+from picogram.results import Drawing
 
 __all__ = ["server"]  # a fixture
 
@@ -51,7 +52,7 @@ def test_what_is_said_about_drawing_goes_into_the_query(server: FakeServer) -> N
         {"steps": "0"},
     ]
     assert server.requests[1].headers["x-picogram-priority"] == "high"
-    assert [(each.steps, each.seed) for each in found] == [(None, None), (3, 4294967295), (0, 0)]
+    assert [each.drawing for each in found] == [Drawing(), Drawing(steps=3, seed=4294967295), Drawing()]
 
 
 @pytest.mark.parametrize(
@@ -75,9 +76,18 @@ def test_what_no_server_would_draw_is_not_sent(server: FakeServer, options: dict
 
 
 def test_an_answer_with_strange_steps_is_a_bad_one(server: FakeServer) -> None:
-    server.replies = [drawn(steps="many")]
-    with pytest.raises(BadAnswer):
+    for strange in ({"steps": "many"}, {"guidance": "much"}, {"width": "wide"}):
+        server.replies = [drawn(**strange)]
+        with pytest.raises(BadAnswer, match="cannot be read: "):
+            server.run(lambda c: c.decode(b"PICO"))
+    server.replies = [httpx2.Response(200, headers={"content-type": "image/png"}, content=PNG)]
+    with pytest.raises(BadAnswer, match="no x-picogram"):
         server.run(lambda c: c.decode(b"PICO"))
+
+
+def test_all_that_is_said_of_the_drawing_is_read(server: FakeServer) -> None:
+    server.replies = [drawn(stages="2", steps="3", guidance="1.5", seed="7", model="sd-turbo")]
+    assert server.run(lambda c: c.decode(b"PICO")).drawing == Drawing(2, 3, 1.5, 7, "sd-turbo")
 
 
 def test_the_base_picture_is_heard_of_before_the_end(server: FakeServer) -> None:
@@ -88,7 +98,7 @@ def test_the_base_picture_is_heard_of_before_the_end(server: FakeServer) -> None
     assert isinstance(preview, Image.Image)
     assert (preview.mode, preview.size) == ("RGB", (3, 2))
     assert [each.name for each in others] == ["queued", "progress", "done"]
-    assert (found.steps, found.seed) == (2, 7)
+    assert (found.drawing.steps, found.drawing.seed) == (2, 7)
 
 
 def test_previews_alone_can_be_heard_and_without_a_listener_they_are_events(server: FakeServer) -> None:

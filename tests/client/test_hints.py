@@ -8,20 +8,20 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fake_server import FakeServer, encoded, server
+from fake_server import JOB, FakeServer, encoded, linked, server, view
 from hearing_words import HearingWords
 from live_gateway import Workers, listening
 from PIL import Image
 from skimage import data
 
 import picogram
-from picogram.cli.focus import given_focus, mask_of_weights
+from picogram.cli.focus_arguments import given_focus, mask_of_weights
 from picogram.cli.main import main
 from picogram.client import BadAnswer
 from picogram.errors import UsageError
@@ -39,7 +39,9 @@ BRIGHT_CORNER = np.pad(np.full((3, 5), 200, np.uint8), ((0, 6), (0, 10)))
 class Says:
     """Describes all pictures alike."""
 
-    def describe(self, pictures: list[Image.Image], objects: bool = True, side: int = 8) -> list[Description]:
+    def describe(
+        self, pictures: Sequence[Image.Image], objects: bool = True, side: int = 8
+    ) -> list[Description]:
         return [Description("A r\u00f6d boat.\n")] * len(pictures)
 
 
@@ -47,7 +49,7 @@ class Says:
 def words(monkeypatch: pytest.MonkeyPatch) -> HearingWords:
     """The words of this process, and of servers in it."""
     words = HearingWords(Says())
-    for place in ("picogram.api.default_words", "picogram_lmm.handler.default_words"):
+    for place in ("picogram.api.default_words", "picogram_lmm.lmm_handler.default_words"):
         monkeypatch.setattr(place, lambda: words)
     return words
 
@@ -82,12 +84,19 @@ def masked(request_body: bytes, name: str) -> Any:
 
 
 def test_what_was_heard_is_read(server: FakeServer) -> None:
-    server.replies = [encoded(heard="H%C3%B6hle%0A"), encoded(), encoded(heard="%FF")]
+    said = [view("done", result={"heard": heard}) for heard in ("H\u00f6hle\n", 5)]
+    server.replies = [linked(), said[0], encoded(), linked(), said[1]]
     assert server.run(lambda c: c.encode(b"photo", profile="taco", caption="a")).heard == "H\u00f6hle\n"
     assert server.run(lambda c: c.encode(b"photo", profile="taco", caption="")).heard is None
     with pytest.raises(BadAnswer):
         server.run(lambda c: c.encode(b"photo", profile="taco"))
-    assert [masked(request.content, "caption") for request in server.requests] == ["a", "", None]
+    posts = [request for request in server.requests if request.method == "POST"]
+    assert [masked(request.content, "caption") for request in posts] == ["a", "", None]
+    assert server.asked == [
+        *("POST /v1/encode", f"GET /v1/jobs/{JOB}"),
+        "POST /v1/encode",
+        *("POST /v1/encode", f"GET /v1/jobs/{JOB}"),
+    ]
 
 
 def test_focus_and_mask_are_sent_in_a_form(server: FakeServer) -> None:
@@ -167,7 +176,7 @@ def test_words_of_a_focus_serve_many_pictures(words: HearingWords) -> None:
 
 def test_a_mask_is_an_image_that_is_bright_where_it_matters() -> None:
     assert main(["encode", "a.png", "--focus-mask", "corner.png", "--bytes", "300"]) == 0
-    weights = BRIGHT_CORNER.astype(np.float32) / 255
+    weights = BRIGHT_CORNER.astype(np.float32) / np.float32(255)
     assert Path("a.pico").read_bytes() == picogram.encode("a.png", bytes=300, focus=weights)
     with listening() as url:
         options = ["--focus-mask", "corner.png", "--bytes", "300", "--server", url]
@@ -234,9 +243,9 @@ def test_a_server_gets_the_cells_that_matter() -> None:
 
 def test_help_says_what_a_focus_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encode", "--help"]) == 0
-    out = " ".join(capsys.readouterr().out.split())
+    out = " ".join(capsys.readouterr().out.replace("\N{BOX DRAWINGS LIGHT VERTICAL}", " ").split())
     assert "--focus-mask" in out
-    assert "What matters most" in out
+    assert "Words for what matters most" in out
 
 
 def test_a_focus_for_a_server_needs_no_torch(url: str) -> None:

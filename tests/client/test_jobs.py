@@ -12,6 +12,7 @@ import anyio
 import httpx2
 import pytest
 from fake_server import (
+    FILE,
     JOB,
     URL,
     Clock,
@@ -59,7 +60,7 @@ def events(client: Any, **arguments: Any) -> Any:
 
 def test_a_call_that_takes_long_goes_on_as_a_job(server: FakeServer, clock: Clock) -> None:
     server.replies = [view(), stream(event("1", "queued"), event("2", "done")), encoded()]
-    assert server.run(lambda c: c.encode(b"photo")).data == b"PICOGRAM..."
+    assert server.run(lambda c: c.encode(b"photo")).data == FILE
     assert server.asked == ["POST /v1/encode", f"GET {JOB_PATH}/events", f"GET {JOB_PATH}/result"]
     assert clock.pauses == []
 
@@ -174,7 +175,7 @@ def test_heartbeats_do_not_stretch_the_time_of_a_call(server: FakeServer, clock:
 
 
 def test_a_call_whose_time_is_up_gives_its_job_up(server: FakeServer, clock: Clock) -> None:
-    silence = [b": still here\n\n", lambda: clock.sleep(31), b":\n\n"]
+    silence: list[Any] = [b": still here\n\n", lambda: clock.sleep(31), b":\n\n"]
     server.replies = [view(), stream(*silence), view("canceled")]
     with pytest.raises(errors.JobTimeout):
         server.run(lambda c: c.encode(b"photo"), timeout=30)
@@ -235,7 +236,7 @@ def test_a_result_that_is_late_is_asked_for_again(server: FakeServer, clock: Clo
         problem(409, "job-not-finished", retry_after="1"),
         encoded(),
     ]
-    assert server.run(lambda c: submitted(c, lambda job: job.result())).data == b"PICOGRAM..."
+    assert server.run(lambda c: submitted(c, lambda job: job.result())).data == FILE
     assert clock.pauses == [1.5]
 
 

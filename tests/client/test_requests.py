@@ -15,7 +15,21 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-from fake_server import ENCODED, JOB, URL, Clock, FakeServer, Stream, clock, encoded, problem, server
+from fake_server import (
+    ENCODED,
+    FILE,
+    JOB,
+    URL,
+    Clock,
+    FakeServer,
+    Stream,
+    clock,
+    encoded,
+    linked,
+    problem,
+    server,
+    view,
+)
 from PIL import Image
 
 import picogram
@@ -53,11 +67,14 @@ def encode(client: Any) -> Any:
 
 
 def test_encode_sends_the_image_and_reads_what_the_file_cost(server: FakeServer) -> None:
-    server.replies = [encoded(caption="H%C3%B6hle%0A", warning="the \\u202eobjects \\\\ are \\xe4out")]
+    words = {"description": {"caption": "Höhle\n", "objects": []}, "coders": {"caption": "static"}}
+    said = linked(warning="the \\u202eobjects \\\\ are \\xe4out")
+    server.replies = [said, view("done", result={"profile": "stc", **words})]
     found = server.run(
         lambda c: c.encode(b"photo", bpp=0.1, quality=None, profile="stc", priority="high"), api_key="k3y"
     )
-    (request,) = server.requests
+    request, asked = server.requests
+    assert (asked.method, str(asked.url)) == ("GET", f"{URL}/v1/jobs/{JOB}")
     assert str(request.url) == f"{URL}/v1/encode?bpp=0.1&profile=stc"
     assert request.content == b"photo"
     assert request.headers["authorization"] == "Bearer k3y"
@@ -65,9 +82,9 @@ def test_encode_sends_the_image_and_reads_what_the_file_cost(server: FakeServer)
     assert request.headers["x-picogram-priority"] == "high"
     assert request.headers["prefer"] == "respond-async, wait=10"
     assert len(request.headers["idempotency-key"]) == 36
-    assert (found.data, found.width, found.height, found.bpp) == (b"PICOGRAM...", 88, 8, 0.125)
-    sizes = (found.header_bytes, found.latent_bytes, found.caption_bytes, found.objects_bytes)
-    assert sizes == (4, 5, 2, 0)
+    assert (found.data, found.width, found.height, found.bpp) == (FILE, 88, 8, 8 * len(FILE) / 704)
+    assert found.sections == {"header": len(FILE) - 7, "latent": 5, "caption": 2}
+    assert found.coders == {"caption": "static"}
     assert found.caption == "Höhle\n"
     assert found.warnings == ("the \u202eobjects \\ are äout",)
     assert found.timings == {"queue": 0.0125, "run": 0.25}
@@ -100,8 +117,12 @@ def test_images_of_every_kind_can_be_sent(server: FakeServer, tmp_path: Path) ->
     picture.save(path)
     sources: list[Any] = [str(path), path, path.read_bytes(), io.BytesIO(path.read_bytes())]
     for source in [*sources, picture, np.full((2, 3, 3), 7, np.uint8)]:
+
+        def send(client: Any, source: Any = source) -> Any:
+            return client.encode(source)
+
         server.replies.append(encoded())
-        server.run(lambda c, source=source: c.encode(source))
+        server.run(send)
     assert {request.content for request in server.requests[:4]} == {path.read_bytes()}
     assert read_image(server.requests[4].content).tobytes() == read_image(path).tobytes()
     assert set(read_image(server.requests[5].content).tobytes()) == {7}
@@ -136,8 +157,9 @@ def test_decode_gives_the_file_and_the_picture_in_it(server: FakeServer) -> None
     (request,) = server.requests
     assert (request.url.path, request.headers["accept"]) == ("/base/v1/decode", "image/webp")
     assert request.headers["content-type"] == "application/vnd.picogram"
-    assert (found.data, found.media_type) == (buffer.getvalue(), "image/webp")
-    assert (found.width, found.height, found.caption) == (5, 4, None)
+    assert (found.source.data, found.source.media_type) == (buffer.getvalue(), "image/webp")
+    assert found.image_file("image/webp") is found.source.data
+    assert (found.size, found.caption) == ((5, 4), None)
     assert found.picture.size == (5, 4)
     assert found.picture is found.picture
 
@@ -203,8 +225,8 @@ def test_the_slug_of_a_strange_problem_stays_with_its_error(server: FakeServer) 
     ("reply", "message"),
     [
         (httpx2.Response(200, content=b"<html>"), "is this a Picogram server"),
-        (encoded(**{"width": "wide"}), "invalid literal"),
-        (httpx2.Response(200, headers={"content-type": ENCODED["content-type"]}), "no x-picogram"),
+        (encoded(b"PICOGRAM..."), "cannot be read"),
+        (httpx2.Response(200, headers={"content-type": ENCODED["content-type"]}), "cannot be read"),
         (httpx2.Response(302, headers={"location": "https://elsewhere/"}), "https://elsewhere/"),
         (httpx2.Response(404, content=b"nginx"), "404 Not Found"),
         (
@@ -269,7 +291,7 @@ def test_passing_trouble_is_tried_again_as_the_same_request(
     server: FakeServer, clock: Clock, reply: httpx2.Response | Exception
 ) -> None:
     server.replies = [reply, encoded()]
-    assert server.run(lambda c: c.encode(b"photo", profile="stc", caption="a")).data == b"PICOGRAM..."
+    assert server.run(lambda c: c.encode(b"photo", profile="stc", caption="a")).data == FILE
     first, second = server.requests
     assert first.content == second.content
     assert first.headers == second.headers
@@ -307,9 +329,8 @@ def test_pauses_grow_and_tries_end(server: FakeServer, clock: Clock) -> None:
 def test_jitter_spreads_pauses_over_their_whole_length(
     server: FakeServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from picogram.client import policy
 
-    monkeypatch.setattr(policy.random, "random", lambda: 0.25)
+    monkeypatch.setattr("picogram.client.policy.random.random", lambda: 0.25)
     server.replies = [BLIP, BLIP, encoded()]
     server.run(encode)
     assert clock.pauses == [0.125, 0.25]
@@ -357,7 +378,7 @@ def test_clients_load_only_when_they_are_asked_for() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False True False\n"
     with pytest.raises(AttributeError, match="Klient"):
-        picogram.Klient  # type: ignore[attr-defined]  # noqa: B018
+        picogram.Klient  # noqa: B018
 
 
 def test_without_httpx2_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from picogram.client import (
     flows,
 )
 from picogram.images import read_image
+from picogram.results import ImageFile
 
 KEY = "let-me-in"
 FILE = serialise(Picogram(Header(Profile.BASE, 9, 9, 1), b"\x09x", {}))
@@ -66,22 +67,26 @@ def picture(width: int = 40, height: int = 30) -> Image.Image:
 def test_a_picture_goes_there_and_back(client: Client) -> None:
     caption = 'Ein "Bär"\r\n' + 2_000 * "ä"
     encoded = client.encode(picture(), bytes=9_000, profile="stc", caption=caption)
-    assert (encoded.width, encoded.height, encoded.latent_bytes) == (40, 30, 7)
+    assert (encoded.width, encoded.height, encoded.sections["latent"]) == (40, 30, 7)
     assert encoded.bpp == pytest.approx(8 * len(encoded.data) / 1200, abs=1e-5)
-    sizes = encoded.header_bytes, encoded.latent_bytes, encoded.caption_bytes, encoded.objects_bytes
-    assert sum(sizes) == len(encoded.data)
+    assert encoded.sections.keys() == {"header", "latent", "caption"}
+    assert sum(encoded.sections.values()) == len(encoded.data)
     assert encoded.warnings == ("the \u202ewords are \\odd",)
-    assert encoded.caption is not None
-    assert caption.startswith(encoded.caption.removesuffix("…"))
+    assert encoded.caption == caption
+    assert encoded.coders == {"caption": "static"}
     assert set(encoded.timings) == {"queue", "run"}
-    assert client.job(encoded.job).result().data == encoded.data
+    again = client.job(encoded.job).result()
+    assert (again.data, again.facts(), again.job) == (encoded.data, encoded.facts(), encoded.job)
 
     decoded = client.decode(encoded.data, "image/webp")
-    assert (decoded.media_type, decoded.width, decoded.height) == ("image/webp", 40, 30)
+    assert isinstance(decoded.source, ImageFile)
+    assert (decoded.source.media_type, decoded.size) == ("image/webp", (40, 30))
+    assert decoded.image_file("image/webp") == decoded.source.data
     assert decoded.picture.size == (40, 30)
+    assert decoded.caption == caption
     inspected = client.inspect(encoded.data)
     assert inspected.details["caption"].text == caption
-    assert inspected.sections == {"latent": 7, "caption": encoded.caption_bytes}
+    assert inspected.sections == {"latent": 7, "caption": encoded.sections["caption"]}
     description = client.describe(picture())
     assert (description.caption, description.objects[0].name) == ("A red dog.", "dog")
     assert description.objects[0].mask[4:].all()
@@ -168,7 +173,8 @@ def test_nothing_is_lost_or_done_twice_over_a_bad_connection(
     url: str, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("picogram.client.policy.FIRST_PAUSE", 0.01)
-    transport, seen = Unreliable(), []
+    transport = Unreliable()
+    seen: list[Any] = []
     with Client(url, timeout=20, transport=transport) as client:
         client.encode(picture(), on_progress=seen.append)
     assert workers.encoded == 1

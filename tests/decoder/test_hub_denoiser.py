@@ -14,18 +14,19 @@ from torch import Tensor
 
 pytest.importorskip("diffusers")
 
-from picogram.bitstream import Profile
 from picogram.diffusion.attention import Energy, bias, descend
 from picogram.diffusion.denoiser import AttentionGuide, BasePicture, Batch, Restoration, Window
 from picogram.diffusion.sampler import restore
-from picogram.diffusion.stages import Attention, Stage
+from picogram.diffusion.stages import Attention, AttentionMode, Stage
 from picogram.errors import JobCanceled
-from picogram.profiles.drawing import Drawing, plan
+from picogram.pipeline.draw import plan
+from picogram.profiles.registry import PROFILES
+from picogram.request import DecodeOptions
 from picogram.semantics.description import Description, Region
 from picogram_decoder.hub.blank import SCHEDULER, blank_parts
-from picogram_decoder.hub.denoiser import HubDenoiser, HubProcess
 from picogram_decoder.hub.guidance import guided_layers
-from picogram_decoder.hub.models import MODELS
+from picogram_decoder.hub.hub_denoiser import HubDenoiser, HubProcess
+from picogram_decoder.hub.hub_models import MODELS
 from picogram_decoder.hub.parts import fresh_scheduler
 from picogram_decoder.hub.prompts import HubTexts
 
@@ -270,13 +271,14 @@ def test_sedic_is_guided_by_gradient_where_that_is_set(
 
     monkeypatch.setattr("picogram.diffusion.sampler.descend", noted)
     words = Description("a beach", (Region("cat", "red", np.kron(MASK, np.ones((2, 2), np.bool_))),))
-    for mode, profile, count in (
-        ("bias", Profile.SEDIC, 0),
-        ("gradient", Profile.MISC, 0),
-        ("gradient", Profile.SEDIC, 5),
-    ):
+    cases: tuple[tuple[AttentionMode, str, int], ...] = (
+        ("bias", "sedic", 0),
+        ("gradient", "misc", 0),
+        ("gradient", "sedic", 5),
+    )
+    for mode, profile, count in cases:
         moved.clear()
-        stages = plan(profile, tile.kind, 0.3, words, Drawing(steps=1))
+        stages = plan(PROFILES[profile], tile.kind, 0.3, words, DecodeOptions(steps=1))
         draw(HubDenoiser(tile.model, tile.parts, mode), *stages)
         assert len(moved) == count
 

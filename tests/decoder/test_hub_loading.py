@@ -25,13 +25,13 @@ from safetensors.torch import load_file, save_file
 from tiny_hub import cache, save, sums
 
 from picogram.errors import ModelDamaged, ModelMissing, UsageError
-from picogram_decoder.hub import fetch
-from picogram_decoder.hub.denoiser import HubDenoiser
-from picogram_decoder.hub.fetch import find_files
-from picogram_decoder.hub.load import load_hub_denoiser
-from picogram_decoder.hub.models import MODELS, Repository
+from picogram_decoder.hub import hub_fetch
+from picogram_decoder.hub.hub_denoiser import HubDenoiser
+from picogram_decoder.hub.hub_fetch import find_files
+from picogram_decoder.hub.hub_load import load_hub_denoiser
+from picogram_decoder.hub.hub_models import MODELS, Repository
+from picogram_decoder.hub.hub_settings import HubSettings
 from picogram_decoder.hub.parts import load_parts
-from picogram_decoder.hub.settings import HubSettings
 
 UNET = Path("unet", "diffusion_pytorch_model.fp16.safetensors")
 
@@ -167,7 +167,7 @@ def test_a_pickle_is_opened_for_its_hash_alone(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing, match="safetensors"):
         load_parts(model, find_files(MODELS["sd21-tile"], settings), torch.float32, cpu)
     assert model.control is not None
-    known = MappingProxyType({pickle.name: fetch._sha256(pickle)})
+    known = MappingProxyType({pickle.name: hub_fetch._sha256(pickle)})
     model = replace(model, control=replace(model.control, sha256=known))
     assert load_parts(model, find_files(model, settings), torch.float32, cpu).control is not None
 
@@ -252,14 +252,14 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_only_what_is_needed_is_asked_for() -> None:
-    patterns = fetch.base_patterns(MODELS["sdxl-tile"])
+    patterns = hub_fetch.base_patterns(MODELS["sdxl-tile"])
     assert "text_encoder_2/model.fp16.safetensors" in patterns
     assert not any("safety" in p or p.endswith((".bin", ".ckpt")) or p.startswith("*") for p in patterns)
 
 
 def test_names_and_settings_cost_no_heavy_import() -> None:
     code = (
-        "import sys, json, picogram_decoder.hub.load, picogram_decoder.handler;"
+        "import sys, json, picogram_decoder.hub.hub_load, picogram_decoder.decoder_handler;"
         "print(json.dumps([m for m in ('diffusers', 'transformers', 'huggingface_hub') if m in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("diffusers")
 
 from picogram_decoder.hub.blank import blank_parts
-from picogram_decoder.hub.models import MODELS
+from picogram_decoder.hub.hub_models import MODELS
 from picogram_decoder.hub.parts import Parts
 from picogram_decoder.hub.prompts import LONGEST, clean, read_prompts
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,18 @@ from tiny_denoiser import TinyDenoiser
 
 import picogram
 from picogram.environment import read_settings
-from picogram.errors import CorruptBitstream, JobCanceled, ModelMissing, NotAPicogram, UsageError
+from picogram.errors import CorruptBitstream, JobCanceled, JobFailed, ModelMissing, NotAPicogram, UsageError
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
-from picogram_decoder.handler import PREVIEW_BYTES, PREVIEW_SIDE, DecoderHandler, load_handler, preview_of
-from picogram_decoder.settings import DecoderSettings
+from picogram.pipeline.handovers import JobReport, WordsRead
+from picogram_decoder.decoder_handler import (
+    PREVIEW_BYTES,
+    PREVIEW_SIDE,
+    DecoderHandler,
+    load_handler,
+    preview_of,
+)
+from picogram_decoder.decoder_settings import DecoderSettings
 
 Told = list[tuple[str, Any]]
 
@@ -56,6 +63,19 @@ def watched(job: Job, react: Callable[[str], None] = lambda name: None) -> Told:
     return told
 
 
+def left(description: dict[str, Any] | None) -> dict[str, Any]:
+    """The facts of a job whose words have been read."""
+    plain = {"version": WordsRead.VERSION, "description": description, "coders": {}, "problems": {}}
+    return {WordsRead.NAME: plain}
+
+
+def reported(outcome: Result) -> Mapping[str, Any]:
+    """What is said of the picture."""
+    report = JobReport.of(outcome.metadata)
+    assert report is not None
+    return report.result
+
+
 def picture(outcome: Outcome) -> Image.Image:
     assert isinstance(outcome, Result), outcome
     return read_image(outcome.payload)
@@ -72,8 +92,10 @@ def test_no_steps_give_the_base_picture(handler: DecoderHandler, denoiser: TinyD
     (outcome,) = handler([job(file, steps=0, seed=5)])
     assert np.array_equal(pixels(outcome), np.asarray(picogram.decode(file, steps=0)))
     assert isinstance(outcome, Result)
-    facts = {"width": 300, "height": 200, "steps": 0, "seed": 5, "model": "tiny"}
-    assert (outcome.media_type, outcome.metadata) == ("image/png", facts)
+    drawing = {"stages": 0, "steps": 0, "guidance": None, "seed": 5, "model": "tiny"}
+    facts = {"width": 300, "height": 200, "description": None, "drawing": drawing}
+    assert (outcome.media_type, reported(outcome)) == ("image/png", facts)
+    assert outcome.metadata.keys() == {"report", "words_read"}
     assert denoiser.steps == 0
 
 
@@ -89,8 +111,9 @@ def test_options_that_say_nothing_leave_it_to_the_profile(handler: DecoderHandle
     assert isinstance(nothing, Result)
     assert isinstance(unset, Result)
     assert nothing.payload == unset.payload
-    assert nothing.metadata["steps"] >= 0
-    told = {"steps": nothing.metadata["steps"], "seed": nothing.metadata["seed"]}
+    drawing = reported(nothing)["drawing"]
+    assert drawing["steps"] >= 0
+    told = {"steps": drawing["steps"], "seed": drawing["seed"]}
     assert handler([job(file, **told)])[0] == nothing
 
 
@@ -99,7 +122,8 @@ def test_the_answer_says_how_it_was_drawn(handler: DecoderHandler, file: bytes) 
     assert isinstance(outcome, Result)
     assert picture(outcome).size == (300, 200)
     assert outcome.media_type == "image/webp"
-    assert {name: outcome.metadata[name] for name in ("steps", "guidance", "seed", "model")} == {
+    assert reported(outcome)["drawing"] == {
+        "stages": 1,
         "steps": 2,
         "guidance": 1.5,
         "seed": 7,
@@ -115,11 +139,14 @@ def test_the_words_that_were_read_are_what_is_drawn_by(
         "objects": [{"name": "helmet", "detail": "white", "mask": ["#......."] * 8}],
     }
     file = picogram.encode(photo, bytes=600, profile="misc", caption="not read here")
-    (outcome,) = handler([job(file, {"description": words}, steps=1)])
+    (outcome,) = handler([job(file, left(words), steps=1)])
+    assert isinstance(outcome, Result)
     assert picture(outcome).size == photo.size
     assert [prompt for prompt in denoiser.prompts if prompt] == ["helmet, white", "a red suit"]
     denoiser.prompts.clear()
-    handler([job(file, {"description": None}, steps=1)])
+    assert outcome.metadata["words_read"] is None
+    assert reported(outcome)["description"] == words
+    handler([job(file, left(None), steps=1)])
     assert not any(denoiser.prompts)
 
 
@@ -208,7 +235,8 @@ def test_bad_jobs_fail_alone(handler: DecoderHandler, file: bytes) -> None:
         (job(file, guidance=float("nan")), UsageError),
         (job(file, seed=-1), UsageError),
         (job(file, media_type="text/html"), UsageError),
-        (job(file, {"description": words}), Exception),
+        (job(file, left(words)), UsageError),
+        (job(file, {"words_read": {**left(None)["words_read"], "version": 2}}), JobFailed),
     ]
     jobs = [job(file, steps=1), *(each for each, _ in bad), job(file, steps=1)]
     first, *failed, last = handler(jobs)
@@ -256,7 +284,7 @@ def test_the_setting_chooses_the_model(
             return denoiser
 
     monkeypatch.setitem(sys.modules, "picogram_decoder.hub", Hub)
-    monkeypatch.setitem(sys.modules, "picogram_decoder.hub.load", Hub)
+    monkeypatch.setitem(sys.modules, "picogram_decoder.hub.hub_load", Hub)
     monkeypatch.setenv("PICOGRAM_DECODER_MODEL", "")
     load_handler(read_settings(DecoderSettings))
     assert asked == []
@@ -264,4 +292,4 @@ def test_the_setting_chooses_the_model(
     (outcome,) = load_handler(read_settings(DecoderSettings))([job(file, steps=1)])
     assert asked == ["sd-turbo"]
     assert isinstance(outcome, Result)
-    assert outcome.metadata["model"] == "sd-turbo"
+    assert reported(outcome)["drawing"]["model"] == "sd-turbo"

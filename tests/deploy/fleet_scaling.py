@@ -9,7 +9,7 @@ import re
 import fleet_settings
 from fleet_files import WORKERS, Doc, Pod, of_kind, pods
 
-from picogram.jobs.redis.keys import Keys
+from picogram.jobs.redis.key_names import Keys
 
 _UNITS = {
     "": 1.0,

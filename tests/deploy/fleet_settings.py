@@ -11,12 +11,12 @@ from fleet_files import clean_environment
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
-from picogram.jobs.settings import QueueSettings
+from picogram.jobs.queue_settings import QueueSettings
 from picogram.models.fetch import cache_folder
-from picogram.observe.settings import LogSettings
-from picogram.workers.settings import WorkerSettings
-from picogram_gateway.settings import GatewaySettings
-from picogram_lmm.settings import LmmSettings
+from picogram.observe.log_settings import LogSettings
+from picogram.workers.worker_settings import WorkerSettings
+from picogram_gateway.gateway_settings import GatewaySettings
+from picogram_lmm.lmm_settings import LmmSettings
 
 _WORKER: tuple[type[BaseSettings], ...] = (QueueSettings, WorkerSettings, LogSettings)
 CLASSES: dict[str, tuple[type[BaseSettings], ...]] = {

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from small_diffusion import SMALL, WORD_WIDTH, small_net, small_table
 from torch import Tensor
 
-from picogram.diffusion.bridge import MAX_STEPS, NOISE, Condition, draw_noise, euler, mix, times
-from picogram.diffusion.model import DiffusionNet
-from picogram.diffusion.text import MAX_WORDS, EncodedText, WordTable, no_words
+from picogram.diffusion.bridge import NOISE, Condition, draw_noise, euler, mix, times
+from picogram.diffusion.conditioning import MAX_WORDS, EncodedText, WordTable, no_words
+from picogram.diffusion.diffusion_net import DiffusionNet
+from picogram.diffusion.stages import MAX_STEPS
 from picogram.latent.transforms import Synthesis, TransformConfig
 
 

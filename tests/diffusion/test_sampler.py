@@ -262,8 +262,9 @@ def test_a_picture_that_is_given_up_leaves_its_batch_alone(denoiser: EmbeddedDen
     found = restore(denoiser, items, watch)
     assert isinstance(found[1], JobCanceled)
     for index in (0, 2):
-        assert isinstance(found[index], Tensor)
-        assert psnr(found[index], drawn(denoiser, *items[index].stages, of=items[index].base)) > 60
+        picture = found[index]
+        assert isinstance(picture, Tensor)
+        assert psnr(picture, drawn(denoiser, *items[index].stages, of=items[index].base)) > 60
 
 
 def test_nothing_is_drawn_after_the_last_one_gave_up(denoiser: EmbeddedDenoiser) -> None:

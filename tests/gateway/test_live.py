@@ -26,8 +26,8 @@ from valkey_server import ValkeyServer, free_port, needs_valkey
 
 from picogram.errors import UsageError
 from picogram.jobs import Job, Outcome
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.serve import listen
-from picogram_gateway.settings import GatewaySettings
 
 HEAD = b"POST /v1/encode HTTP/1.1\r\nHost: test\r\nContent-Type: image/png\r\n"
 

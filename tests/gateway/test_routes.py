@@ -37,9 +37,9 @@ from starlette.testclient import TestClient
 from picogram import errors
 from picogram.bitstream import Header, Picogram, Profile, serialise
 from picogram_gateway.app import create_app
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.problems import STATUS, ProblemError
 from picogram_gateway.requests import Preference, negotiate, parse_prefer
-from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import Backend
 
 OFFERED = ("image/png", "image/webp", "image/avif", "image/jpeg")
@@ -66,7 +66,7 @@ def test_encode_raw(client: TestClient) -> None:
     words = dict.fromkeys(("caption", "objects", "focus", "focus_mask"))
     options = {"bytes": 800, "bpp": None, "quality": None, "profile": "base", "effort": 0, **words}
     assert latent(response) == {"options": options, "text": "photo", "facts": {}}
-    assert "x-picogram-caption" not in response.headers
+    assert "link" not in response.headers
     assert costs(response) == len(response.content)
 
 
@@ -322,7 +322,7 @@ def test_the_gateway_does_not_import_torch() -> None:
     code = """
 import sys
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend, fleet_backend
 for backend in (fleet_backend(), embedded_backend()):
     create_app(GatewaySettings(), backend)

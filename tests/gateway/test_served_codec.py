@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 import picogram
 from picogram.bitstream import Header, Picogram, Profile, serialise
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
 
 PICOGRAM = {"content-type": "application/vnd.picogram"}
@@ -108,7 +108,7 @@ def test_the_command_line_decodes_in_a_fresh_process_what_it_encoded(
 def test_a_valid_checksum_over_garbage_is_answered_quickly(server: TestClient) -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
-        body = bytes([0b10111_001, 0]) + b"\x40\x40\x01" + rng.bytes(rng.integers(1, 60))
+        body = bytes([0b10111_001, 0]) + b"\x40\x40\x01" + rng.bytes(int(rng.integers(1, 60)))
         sealed = body + zlib.crc32(body).to_bytes(4, "little")
         begun = time.monotonic()
         assert server.post("/v1/decode", content=sealed, headers=PICOGRAM).status_code in (200, 422)

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote
 
 import httpx2
 import numpy as np
 import pytest
-from gateway_apps import check_problem, costs, until_ready
+from gateway_apps import check_problem, costs, result_of, until_ready
 from hearing_words import NOWHERE, HearingWords
-from picogram.profiles.plain import hints_of, plain_hints
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -31,15 +29,17 @@ from picogram.jobs.isolation import run_isolated
 from picogram.jobs.redis.envelope import read_job, write_job
 from picogram.latent.focus import Focus
 from picogram.models import store
+from picogram.pipeline.handovers import JobReport, WordsToWrite
 from picogram.pipeline.prepare import PreparedWords
+from picogram.request import EncodeOptions
 from picogram.results import Encoded
 from picogram.semantics.description import Description
 from picogram.semantics.plain import mask_of, plain_mask
-from picogram_encoder import handler as encoder
+from picogram_encoder import encoder_handler as encoder
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
-from picogram_lmm import handler as lmm
+from picogram_lmm import lmm_handler as lmm
 
 SEEN = "A rocket in the night."
 MASK = np.zeros((16, 16), np.bool_)
@@ -68,7 +68,9 @@ class Absent:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[TestClient]:
-    with TestClient(create_app(GatewaySettings(), embedded_backend()), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(GatewaySettings(), embedded_backend()), raise_server_exceptions=False
+    ) as client:
         yield until_ready(client)
 
 
@@ -95,14 +97,14 @@ def post(server: TestClient, photo: Image.Image, **fields: str) -> httpx2.Respon
 
 
 def encode(server: TestClient, photo: Image.Image, **fields: str) -> tuple[bytes, str | None]:
-    """The file, and what its header says was heard, after checking that it draws and that its costs add up."""
+    """The file, and what its job says was heard, after checking that it draws and that its costs add up."""
     response = post(server, photo, **fields)
     assert response.status_code == 200, response.text
     assert costs(response) == len(response.content)
     drawn = server.post("/v1/decode?steps=0", content=response.content)
     assert Image.open(io.BytesIO(drawn.content)).size == photo.size
-    heard = response.headers.get("x-picogram-heard")
-    return response.content, None if heard is None else unquote(heard)
+    heard = result_of(server, response)["heard"] if "link" in response.headers else None
+    return response.content, heard
 
 
 # --- there and back ---------------------------------------------------------------------------------------
@@ -153,7 +155,7 @@ def test_a_picture_that_nobody_can_describe_is_coded_by_itself(
     (warning,) = response.headers.get_list("x-picogram-warning")
     assert "too blue" in warning
     assert "coded from the picture alone" in warning
-    assert "x-picogram-heard" not in response.headers
+    assert "link" not in response.headers
     assert words.heard == []
 
 
@@ -164,7 +166,7 @@ def test_without_a_captioner_taco_codes_the_picture_alone(
     response = post(server, photo, profile="taco", bytes="300")
     (warning,) = response.headers.get_list("x-picogram-warning")
     assert "picogram models pull features" in warning
-    assert "x-picogram-heard" not in response.headers
+    assert "link" not in response.headers
     assert parse(response.content).header.profile.name == "TACO"
     data, heard = encode(server, photo, profile="taco", bytes="300", caption="Mine.")
     assert (len(data) > 100, heard) == (True, "Mine.")
@@ -186,6 +188,21 @@ def moved(job: Job, outcome: Outcome) -> Job:
     return read_job(write_job(following, "blob"), following.payload, 1)
 
 
+def reported(outcome: Outcome) -> Mapping[str, Any]:
+    """What the encoder says of its file."""
+    assert isinstance(outcome, Result)
+    report = JobReport.of(outcome.metadata)
+    assert report is not None
+    return report.result
+
+
+def left_behind(outcome: Result) -> PreparedWords:
+    """What the encoder finds."""
+    left = WordsToWrite.of(outcome.metadata)
+    assert left is not None
+    return left.prepared
+
+
 def test_hints_travel_to_the_encoder_and_no_further(
     photo: Image.Image, words: HearingWords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,12 +219,13 @@ def test_hints_travel_to_the_encoder_and_no_further(
     (given,) = prepared
     (states,), focus = words.hear(["A red boat."]), words.place(photo, "the boat")
     assert given.hints.heard == "A red boat."
+    assert given.hints.states is not None
     assert np.array_equal(given.hints.states, states)
     assert given.hints.focus is not None
     assert np.array_equal(given.hints.focus.weights, focus.weights)
     assert isinstance(outcome, Result)
-    assert outcome.metadata["heard"] == "A red boat."
-    assert (outcome.metadata["choices"], outcome.metadata["hints"]) == ([], {})
+    assert reported(outcome)["heard"] == "A red boat."
+    assert outcome.metadata["words_to_write"] is None
 
 
 def test_a_mask_takes_the_place_of_nothing_else(photo: Image.Image, words: HearingWords) -> None:
@@ -215,7 +233,7 @@ def test_a_mask_takes_the_place_of_nothing_else(photo: Image.Image, words: Heari
     (coded,) = lmm.LmmHandler(words)([job])
     (outcome,) = encoder.handler([moved(job, coded)])
     assert isinstance(outcome, Result)
-    assert outcome.metadata["heard"] == "A red boat."
+    assert reported(outcome)["heard"] == "A red boat."
     hints = {"caption": "A red boat.", "focus": MASK, "words": words}
     assert outcome.payload == picogram.encode(photo, bytes=300, profile="taco", **hints)  # type: ignore[arg-type]
 
@@ -239,7 +257,7 @@ def test_one_job_of_a_batch_fails_alone(photo: Image.Image, words: HearingWords)
     ]
     outcomes = run_isolated(lmm.LmmHandler(words), jobs)
     said = [
-        hints_of(outcome.metadata["hints"]).heard if isinstance(outcome, Result) else type(outcome).__name__
+        left_behind(outcome).hints.heard if isinstance(outcome, Result) else type(outcome).__name__
         for outcome in outcomes
     ]
     assert said == ["UsageError", SEEN, "UnreadableImage", "UsageError", None, "Mine."]
@@ -248,15 +266,13 @@ def test_one_job_of_a_batch_fails_alone(photo: Image.Image, words: HearingWords)
 def test_hints_of_the_longest_caption_fit_a_job() -> None:
     prepared = picogram.api.prepare(
         [Image.new("RGB", (64, 48))],
-        ["word " * 63],
-        focus=["a boat"],
-        profile="taco",
+        [EncodeOptions(profile="taco", caption="word " * 63, focus="a boat")],
         words=HearingWords(Captioner()),
     )
     hints = prepared[0].hints
     assert hints.states is not None
     assert len(hints.states) == 64
-    assert len(json.dumps(plain_hints(hints))) < 110_000
+    assert len(json.dumps(WordsToWrite(prepared[0]).facts())) < 110_000
 
 
 def test_masks_are_read_as_they_were_written() -> None:

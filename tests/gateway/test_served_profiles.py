@@ -13,12 +13,11 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import httpx2
 import numpy as np
 import pytest
-from gateway_apps import check_problem, costs, until_ready
+from gateway_apps import check_problem, costs, result_of, until_ready
 from hearing_words import HearingWords
 from live_gateway import listening
 from PIL import Image
@@ -34,9 +33,9 @@ from picogram.semantics.plain import description_of, plain_objects
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
-from picogram_lmm import handler as lmm
+from picogram_lmm import lmm_handler as lmm
 
 PICOGRAM = {"content-type": "application/vnd.picogram"}
 PROFILES = ("base", "stc", "misc", "taco", "sedic")
@@ -58,7 +57,9 @@ class Captioner:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[TestClient]:
-    with TestClient(create_app(GatewaySettings(), embedded_backend()), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(GatewaySettings(), embedded_backend()), raise_server_exceptions=False
+    ) as client:
         yield until_ready(client)
 
 
@@ -96,11 +97,16 @@ def there_and_back(
     decoded = server.post(f"/v1/decode{steps}", content=data, headers=PICOGRAM)
     assert decoded.status_code == 200, decoded.text
     assert Image.open(io.BytesIO(decoded.content)).size == photo.size
-    caption = facts["description"]["caption"] if facts["description"] else None
     for response in (encoded, decoded):
-        said = response.headers.get("x-picogram-caption")
-        assert (None if said is None else unquote(said)) == caption
+        said = result_of(server, response) if "link" in response.headers else {"description": None}
+        assert said["description"] == facts["description"]
+        assert said.get("sections", encoded_sections(facts)) == encoded_sections(facts)
     return data, facts
+
+
+def encoded_sections(facts: dict[str, Any]) -> dict[str, int]:
+    """Bytes by section as inspection has them, with the header."""
+    return {"header": facts["header_bytes"], **facts["sections"]}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -190,7 +196,7 @@ def test_clients_give_objects_and_get_them_back(
     photo.save("a.png")
     with listening() as url, picogram.Client(url, timeout=60) as client:
         encoded = client.encode(photo, bytes=900, profile="sedic", objects=objects)
-        assert (encoded.caption, encoded.objects_bytes > 0) == (SEEN, True)
+        assert (encoded.caption, encoded.sections["objects"] > 0) == (SEEN, True)
         Path("objects.json").write_text(json.dumps(plain_objects(objects)))
         options = ["--profile", "sedic", "--bytes", "900", "--objects", "objects.json", "--server", url]
         assert main(["encode", "a.png", *options]) == 0

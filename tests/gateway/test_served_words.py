@@ -12,11 +12,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from gateway_apps import check_problem, costs, until_ready
+from gateway_apps import check_problem, costs, result_of, until_ready
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -25,15 +24,17 @@ from picogram.bitstream import Picogram, parse, serialise
 from picogram.errors import ModelMissing, UnreadableImage, UsageError
 from picogram.jobs import Job, Outcome, Result
 from picogram.models import store
+from picogram.pipeline.handovers import WordsRead, WordsToWrite
+from picogram.pipeline.prepare import PreparedWords, WordsVariant
 from picogram.semantics.description import Description, Region
-from picogram.semantics.plain import description_of, plain_description, plain_sections, sections_of
-from picogram.semantics.words import ReadText, Words
+from picogram.semantics.plain import description_of, plain_description
+from picogram.semantics.words import ReadText, TextSections, Words
 from picogram.text.coder import TextCoder
-from picogram.text.lm import load
+from picogram.text.lm import loading_lm
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
-from picogram_lmm import handler as lmm
+from picogram_lmm import lmm_handler as lmm
 
 PICOGRAM = {"content-type": "application/vnd.picogram"}
 IMAGE = {"content-type": "image/png"}
@@ -76,7 +77,9 @@ class Broken(Words):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[TestClient]:
-    with TestClient(create_app(GatewaySettings(), embedded_backend()), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(GatewaySettings(), embedded_backend()), raise_server_exceptions=False
+    ) as client:
         yield until_ready(client)
 
 
@@ -84,9 +87,9 @@ def server() -> Iterator[TestClient]:
 def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Words:
     """Words without a language model, which is what a fresh installation has, whatever other tests have loaded."""
     monkeypatch.setenv("PICOGRAM_CACHE", str(tmp_path))
-    monkeypatch.setattr(load, "load_lm_coder", load.load_lm_coder.__wrapped__)
+    monkeypatch.setattr(loading_lm, "load_lm_coder", loading_lm.load_lm_coder.__wrapped__)
     for name in ("load_exact_lm", "load_tokenizer"):
-        monkeypatch.setattr(load, name, getattr(load, name).__wrapped__)
+        monkeypatch.setattr(loading_lm, name, getattr(loading_lm, name).__wrapped__)
     words = Words(captioner=Captioner())
     serve(monkeypatch, words)
     return words
@@ -119,14 +122,15 @@ def encode(server: TestClient, photo: Image.Image, caption: str | None, size: in
 def test_a_caption_goes_there_and_back(server: TestClient, photo: Image.Image, caption: str) -> None:
     form = {"profile": "stc", "bytes": "1500", "caption": caption}
     encoded = server.post("/v1/encode", data=form, files={"image": ("photo.png", png(photo))})
-    assert unquote(encoded.headers["x-picogram-caption"]) == caption
+    told = result_of(server, encoded)
+    assert told["description"] == {"caption": caption, "objects": []}
     assert costs(encoded) == len(encoded.content) <= 1500
     size = len(parse(encoded.content).optional["caption"])
-    assert encoded.headers["x-picogram-caption-bytes"] == str(size)
+    assert encoded.headers["x-picogram-caption-bytes"] == str(told["sections"]["caption"]) == str(size)
     [warning] = encoded.headers.get_list("x-picogram-warning")
     assert "picogram models pull text" in warning
     decoded = server.post("/v1/decode", content=encoded.content, headers=PICOGRAM)
-    assert unquote(decoded.headers["x-picogram-caption"]) == caption
+    assert result_of(server, decoded)["description"]["caption"] == caption
     assert "x-picogram-warning" not in decoded.headers
     assert Image.open(io.BytesIO(decoded.content)).size == photo.size
     facts = server.post("/v1/inspect", content=encoded.content, headers=PICOGRAM).json()
@@ -137,7 +141,7 @@ def test_a_caption_goes_there_and_back(server: TestClient, photo: Image.Image, c
 
 def test_without_a_caption_the_captioner_is_asked(server: TestClient, photo: Image.Image) -> None:
     response = server.post("/v1/encode?profile=stc&quality=30", content=png(photo), headers=IMAGE)
-    assert unquote(response.headers["x-picogram-caption"]) == SEEN
+    assert result_of(server, response)["description"]["caption"] == SEEN
     assert response.headers["x-picogram-objects-bytes"] == "0"
 
 
@@ -149,7 +153,7 @@ def test_the_server_writes_words_as_the_library_does(
 
 def test_a_caption_too_dear_for_the_budget_is_left_out(server: TestClient, photo: Image.Image) -> None:
     response = server.post("/v1/encode?profile=stc&bytes=60", content=png(photo), headers=IMAGE)
-    assert "x-picogram-caption" not in response.headers
+    assert "link" not in response.headers
     assert response.headers["x-picogram-caption-bytes"] == "0"
     assert "left out" in response.headers.get_list("x-picogram-warning")[-1]
     assert costs(response) == len(response.content) <= 60
@@ -182,7 +186,7 @@ def test_damaged_words_leave_the_picture(server: TestClient, photo: Image.Image)
     hurt[-10] ^= 1
     response = server.post("/v1/decode", content=bytes(hurt), headers=PICOGRAM)
     assert response.content == whole.content
-    assert "x-picogram-caption" not in response.headers
+    assert "link" not in response.headers
     [warning] = response.headers.get_list("x-picogram-warning")
     assert "damaged" in warning
     facts = server.post("/v1/inspect", content=bytes(hurt), headers=PICOGRAM).json()
@@ -238,10 +242,11 @@ def test_one_bad_picture_in_a_batch_fails_alone(photo: Image.Image, words: Words
     outcomes = run(words, [task("code", good), task("code", b"hello"), task("code", good, caption="Mine.")])
     assert isinstance(outcomes[1], UnreadableImage)
     said = [json.loads(json.dumps(o.metadata)) for o in outcomes if isinstance(o, Result)]
-    fullest = [each["choices"][0] for each in said]
-    assert [each["description"]["caption"] for each in fullest] == [SEEN, "Mine."]
-    assert [each["choices"][-1]["description"] is None for each in said] == [True, False]
-    coded = [sections_of(each["sections"])["caption"] for each in fullest]
+    left = [each.prepared.variants for facts in said if (each := WordsToWrite.of(facts))]
+    fullest = [variants[0] for variants in left]
+    assert [each.description and each.description.caption for each in fullest] == [SEEN, "Mine."]
+    assert [variants[-1].description is None for variants in left] == [True, False]
+    coded = [each.sections.optional["caption"] for each in fullest]
     assert TextCoder().decode(coded) == [SEEN, "Mine."]
 
 
@@ -275,8 +280,8 @@ def test_files_are_read_in_one_batch(server: TestClient, photo: Image.Image) -> 
     outcomes = run(words, [task("read", files[0]), task("read", b"no file"), task("read", files[1])])
     assert words.sizes == (2,)
     assert isinstance(outcomes[1], picogram.PicogramError)
-    read = [o.metadata["description"]["caption"] for o in outcomes if isinstance(o, Result)]
-    assert read == ["one", "two"]
+    read = [WordsRead.of(o.metadata) for o in outcomes if isinstance(o, Result)]
+    assert [each and each.text.description for each in read] == [Description("one"), Description("two")]
 
 
 def test_unknown_tasks_are_refused(words: Words) -> None:
@@ -289,8 +294,10 @@ def test_words_travel_as_plain_values(side: int) -> None:
     mask = np.random.default_rng(side).random((side, side)) < 0.5
     description = Description("a\n\N{BEAR FACE}", (Region("bear", "", mask), Region("ice", "thin", ~mask)))
     assert description_of(json.loads(json.dumps(plain_description(description)))) == description
-    sections = {"caption": bytes(range(256)), "objects": b""}
-    assert sections_of(json.loads(json.dumps(plain_sections(sections)))) == sections
+    sections = TextSections(bytes(range(256)), b"")
+    left = WordsToWrite(PreparedWords((WordsVariant(sections, description),)))
+    back = WordsToWrite.of(json.loads(json.dumps(left.facts())))
+    assert back == left
 
 
 @pytest.mark.lmm
@@ -308,6 +315,6 @@ def test_the_language_model_codes_what_the_server_says(
     assert int(encoded.headers["x-picogram-caption-bytes"]) < len(CAPTIONS[0]) / 2
     assert costs(encoded) == len(encoded.content) <= 900
     decoded = server.post("/v1/decode", content=encoded.content, headers=PICOGRAM)
-    assert unquote(decoded.headers["x-picogram-caption"]) == CAPTIONS[0]
+    assert result_of(server, decoded)["description"]["caption"] == CAPTIONS[0]
     facts = server.post("/v1/inspect", content=encoded.content, headers=PICOGRAM).json()
     assert facts["details"]["caption"]["coder"].startswith("exact-lm")

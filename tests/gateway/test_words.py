@@ -8,7 +8,6 @@ import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
 from gateway_apps import (
@@ -21,13 +20,13 @@ from gateway_apps import (
     image,
     latent,
     make_app,
+    result_of,
     running,
     words,
 )
 from starlette.testclient import TestClient
 
 from picogram.bitstream import Header, Picogram, Profile, parse, serialise
-from picogram_gateway.answers import MAX_CAPTION_HEADER, caption_header
 
 STC_FILE = serialise(Picogram(Header(Profile.STC, 4, 2, 1), b"latent", {"caption": b"words"}))
 
@@ -38,9 +37,11 @@ def client() -> Iterator[TestClient]:
         yield client
 
 
-def test_words_travel_from_the_language_model_to_the_file_and_its_headers(client: TestClient) -> None:
+def test_words_travel_from_the_language_model_to_the_file_and_its_job(client: TestClient) -> None:
     response = client.post("/v1/encode?profile=stc&bytes=300", content=image())
-    assert unquote(response.headers["x-picogram-caption"]) == CAPTION
+    said = result_of(client, response)
+    assert said["description"] == {"caption": CAPTION, "objects": []}
+    assert said["coders"] == {"caption": "utf-8"}
     assert response.headers["x-picogram-caption-bytes"] == str(len(CAPTION.encode()))
     assert response.headers["x-picogram-objects-bytes"] == "0"
     assert costs(response) == len(response.content) == int(response.headers["x-picogram-bytes"])
@@ -133,34 +134,35 @@ def test_invalid_forms(client: TestClient, query: str, form: dict[str, Any]) -> 
     check_problem(response, 422, "usage")
 
 
-@pytest.mark.parametrize("caption", ["", "a dog", "\N{BEAR FACE}" * 341, "\N{BEAR FACE}" * 342, "a" * 10_000])
-def test_captions_fit_a_header(caption: str) -> None:
-    header = caption_header(caption)
-    assert len(header) <= MAX_CAPTION_HEADER
-    assert header.isascii()
-    back = unquote(header, errors="strict")
-    assert back == caption or (back[-1] == "\N{HORIZONTAL ELLIPSIS}" and caption.startswith(back[:-1]))
-    assert (back == caption) == (len(caption) in (0, 5, 341))
+@pytest.mark.parametrize("caption", [" ", "a dog", "two\r\nlines", "\N{BEAR FACE}" * 342, "a" * 10_000])
+def test_captions_of_any_length_are_told_whole_and_headers_stay_short(caption: str) -> None:
+    with TestClient(make_app()) as client:
+        form = {"caption": caption, "profile": "stc", "bytes": "500"}
+        response = client.post("/v1/encode", data=form, files={"image": ("name", image())})
+        assert result_of(client, response)["description"]["caption"] == caption
+    assert sum(len(name) + len(value) for name, value in response.headers.items()) < 2000
 
 
 def test_decode_delivers_caption_and_warnings(client: TestClient) -> None:
     response = client.post("/v1/decode", content=STC_FILE, headers={"content-type": PICOGRAM})
     assert response.headers["content-type"] == "image/png"
-    assert unquote(response.headers["x-picogram-caption"]) == CAPTION
+    said = result_of(client, response)
+    assert said["description"]["caption"] == CAPTION
+    assert (said["media_type"], said["warnings"]) == ("image/png", ["the objects were left out: \u202eodd"])
     assert response.headers.get_list("x-picogram-warning") == ["the objects were left out: \\u202eodd"]
-    assert response.json()["facts"]["description"]["caption"] == CAPTION
+    assert response.json()["facts"]["words_read"]["description"]["caption"] == CAPTION
 
 
 def test_files_without_words_pass_by_the_language_model(client: TestClient) -> None:
     plain = serialise(Picogram(Header(Profile.BASE, 4, 2, 1), b"latent"))
     response = client.post("/v1/decode", content=plain, headers={"content-type": PICOGRAM})
     assert response.json()["facts"] == {}
-    assert "x-picogram-caption" not in response.headers
+    assert "link" not in response.headers
 
 
 def test_inspect_reads_words(client: TestClient) -> None:
     response = client.post("/v1/inspect", content=STC_FILE, headers={"content-type": PICOGRAM})
-    assert response.json()["facts"]["description"]["caption"] == CAPTION
+    assert response.json()["facts"]["words_read"]["description"]["caption"] == CAPTION
 
 
 def test_describe(client: TestClient) -> None:

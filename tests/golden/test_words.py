@@ -47,7 +47,7 @@ def test_sections_without_a_model_decode_as_ever(name: str) -> None:
 
 @needs_model
 def test_all_sections_decode_in_one_batch_and_are_written_alike() -> None:
-    from picogram.text.lm.load import load_lm_coder
+    from picogram.text.lm.loading_lm import load_lm_coder
 
     found = TextCoder(load_lm_coder()).decode([stored(name) for name in SECTIONS])
     assert found == list(SECTIONS.values())
@@ -58,9 +58,9 @@ def test_all_sections_decode_in_one_batch_and_are_written_alike() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["int8", "float32", "float64"])
 def test_a_section_decodes_alone_with_every_kernel(kernel: SplitKernel) -> None:
-    from picogram.text.lm.coder import LMCoder
-    from picogram.text.lm.load import load_lm_coder
-    from picogram.text.lm.model import ExactLM
+    from picogram.text.lm.exact_lm import ExactLM
+    from picogram.text.lm.lm_coder import LMCoder
+    from picogram.text.lm.loading_lm import load_lm_coder
 
     if kernel == "int8" and not int8_is_exact():
         pytest.skip("int8 products are not exact on this machine")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from valkey_server import ValkeyServer, free_port, needs_valkey, running_server
 from worker_processes import PROGRAM, WorkerUnderTest
 
@@ -22,7 +23,7 @@ from picogram.errors import JobAbandoned, JobFailed
 from picogram.jobs import Broker, Job
 from picogram.jobs.cancellation import end
 from picogram.jobs.connect import open_broker
-from picogram.jobs.settings import QueueSettings
+from picogram.jobs.queue_settings import QueueSettings
 from picogram.observe.metrics import WorkerMetrics
 from picogram.workers.health import Health, HealthServer
 
@@ -38,7 +39,7 @@ def server(tmp_path: Path) -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 async def broker(server: ValkeyServer) -> AsyncIterator[Broker]:
-    broker = open_broker(QueueSettings(redis_url=server.url, lease_seconds=1.0))
+    broker = open_broker(QueueSettings(redis_url=SecretStr(server.url), lease_seconds=1.0))
     yield broker
     await broker.close()
 
@@ -149,7 +150,7 @@ async def test_it_outlives_a_restart_of_the_job_store(
     assert worker.probe("/readyz")[1] == "no connection to the job store\n"
     assert worker.probe("/livez")[0] == 200
     await asyncio.to_thread(server.start)
-    after = open_broker(QueueSettings(redis_url=server.url))
+    after = open_broker(QueueSettings(redis_url=SecretStr(server.url)))
     assert (await after.result(running)).payload == b"1"
     assert (await after.result(waiting)).payload == b"later"
     await after.close()

@@ -13,19 +13,20 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pydantic import SecretStr
 from valkey_server import ValkeyServer, needs_valkey, running_server
 from worker_processes import WorkerUnderTest
 
 from picogram.images import read_image, write_image
 from picogram.jobs import Broker, Job
 from picogram.jobs.connect import open_broker
-from picogram.jobs.settings import QueueSettings
+from picogram.jobs.queue_settings import QueueSettings
 
 pytestmark = [needs_valkey, pytest.mark.slow]
 _COMMAND = """
 import sys
 import typer
-from picogram.cli.worker import worker
+from picogram.cli.worker_command import worker
 app = typer.Typer()
 app.command()(worker)
 sys.exit(typer.main.get_command(app)(standalone_mode=False))
@@ -41,7 +42,7 @@ def server(tmp_path: Path) -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 async def broker(server: ValkeyServer) -> AsyncIterator[Broker]:
-    broker = open_broker(QueueSettings(redis_url=server.url))
+    broker = open_broker(QueueSettings(redis_url=SecretStr(server.url)))
     yield broker
     await broker.close()
 
@@ -105,7 +106,8 @@ async def test_the_language_model_worker_does_what_it_can_without_models(
         await broker.submit(job(payload, "lmm:code", caption="an astronaut", profile="stc"))
     )
     assert coded.payload == payload
-    assert coded.metadata["choices"][0]["description"]["caption"] == "an astronaut"
+    variants = coded.metadata["words_to_write"]["variants"]
+    assert variants[0]["description"]["caption"] == "an astronaut"
     assert await asyncio.to_thread(worker.end) == 0
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from picogram.environment import read_settings
 from picogram.errors import UsageError
-from picogram.workers.settings import WorkerSettings
-from picogram_lmm.settings import LmmSettings
+from picogram.workers.worker_settings import WorkerSettings
+from picogram_lmm.lmm_settings import LmmSettings
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,16 +15,17 @@ from typing import Any
 
 import pytest
 from brokers import LIMITS, collect, eventually, job, names, submit, upper, working
+from pydantic import SecretStr
 from redis.asyncio import Redis
 from valkey_server import ValkeyServer, running_server
 
 from picogram.cli.main import main
 from picogram.errors import BrokerUnavailable, JobAbandoned, JobFailed, JobUnknown, QueueFull
 from picogram.jobs import BatchLimits, Result, WorkerInfo, open_broker
+from picogram.jobs.queue_settings import QueueSettings
 from picogram.jobs.redis import RedisBroker
-from picogram.jobs.redis.keys import GROUP, Keys
+from picogram.jobs.redis.key_names import GROUP, Keys
 from picogram.jobs.redis.letters import DeadLetters
-from picogram.jobs.settings import QueueSettings
 
 
 @asynccontextmanager
@@ -93,7 +94,8 @@ async def test_a_job_that_kills_its_workers_is_given_up(valkey: ValkeyServer) ->
             await one.result(poison.id)
         assert (await collect(one, poison.id))[-1].data["slug"] == "job-abandoned"
         client, keys = raw(one)
-        [(_, letter)] = await client.xrange(keys.dead("encoder"))
+        letters: Any = await client.xrange(keys.dead("encoder"))
+        [(_, letter)] = letters
         assert (letter[b"id"].decode(), letter[b"attempts"]) == (poison.id, b"2")
         assert await one.fetch("encoder", LIMITS, wait=0) == []
         assert await one.depth("encoder") == 0
@@ -116,7 +118,7 @@ async def test_a_worker_killed_in_the_act_loses_nothing(valkey: ValkeyServer, tm
         script = tmp_path / "victim.py"
         script.write_text(
             "import asyncio, time\nfrom picogram.jobs import Worker, open_broker\n"
-            "from picogram.jobs.settings import QueueSettings\n"
+            "from picogram.jobs.queue_settings import QueueSettings\n"
             "def hang(jobs):\n    print('busy', flush=True)\n    time.sleep(60)\n"
             f"settings = QueueSettings(redis_url={valkey.url!r}, queue_prefix={keys.prefix!r}, lease_seconds=0.5)\n"
             "async def main():\n    await Worker(open_broker(settings), 'encoder', hang).run()\nasyncio.run(main())\n"
@@ -164,7 +166,7 @@ async def test_jobs_queued_before_any_worker_came_are_done(valkey: ValkeyServer)
 async def test_nothing_is_left_of_finished_jobs_and_departed_workers(valkey: ValkeyServer) -> None:
     async with brokers(valkey, 1) as [watcher]:
         client, keys = raw(watcher)
-        leaving = open_broker(QueueSettings(redis_url=valkey.url, queue_prefix=keys.prefix))
+        leaving = open_broker(QueueSettings(redis_url=SecretStr(valkey.url), queue_prefix=keys.prefix))
         jobs = [job(c, route=("lmm", "encoder"), key=c) for c in "abcd"]
         await submit(leaving, *jobs)
         for step in ("lmm", "encoder"):
@@ -213,7 +215,8 @@ async def test_a_job_of_another_version_fails_and_the_worker_goes_on(valkey: Val
         one, two = job("a"), job("b")
         await submit(broker, one)
         queue = keys.queue("encoder", "normal")
-        [(entry, fields)] = await client.xrange(queue)
+        entries: Any = await client.xrange(queue)
+        [(entry, fields)] = entries
         await client.xdel(queue, entry)
         await client.xadd(queue, {**fields, b"envelope": fields[b"envelope"].replace(b'"v":1', b'"v":99')})
         await submit(broker, two)
@@ -378,7 +381,7 @@ def test_the_command_line_shows_queues_and_dead_letters(
     monkeypatch.setenv("PICOGRAM_MAX_ATTEMPTS", "1")
 
     async def die() -> str:
-        broker = open_broker(QueueSettings(redis_url=valkey.url))
+        broker = open_broker(QueueSettings(redis_url=SecretStr(valkey.url)))
         poison = job("a")
         await submit(broker, poison, job("b", route=("decoder",), priority="high"))
         await broker.announce(WorkerInfo("w1", "decoder", "1.0", time.time()))

@@ -42,7 +42,7 @@ class Elsewhere(TorchDispatchMode):
     """Fails where an operation sees tensors of two devices, or a network runs on the processor."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.ran = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -20,7 +20,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import picogram
-import picogram_encoder.handler as encoder
+import picogram_encoder.encoder_handler as encoder
 from picogram.api import assemble
 from picogram.bitstream import parse
 from picogram.cli.main import main
@@ -105,7 +105,8 @@ def test_a_quality_keeps_its_rate_and_its_size(small: Image.Image) -> None:
 def test_what_the_search_makes_worse_is_not_written(
     small: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = {"bytes": picogram.encode(small, bytes=150), "quality": picogram.encode(small, quality=30)}
+    targets: dict[str, dict[str, Any]] = {"bytes": {"bytes": 150}, "quality": {"quality": 30}}
+    plain = {name: picogram.encode(small, **target) for name, target in targets.items()}
 
     def spoil(work: search.Refinement, passes: int) -> Refined:
         return Refined(torch.zeros_like(work.y), work.z)

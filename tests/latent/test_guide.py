@@ -14,7 +14,7 @@ from picogram.latent import codec as codec_module
 from picogram.latent import tiling
 from picogram.latent.codec import PhotoCodec, load_codec
 from picogram.latent.guide import AdapterConfig, CrossAttention, Guide, TextAdapter
-from picogram.latent.model import LatentCodec
+from picogram.latent.latent_codec import LatentCodec
 
 CONFIG = AdapterConfig(text_width=24)
 
@@ -45,8 +45,9 @@ def outspoken(model: LatentCodec) -> LatentCodec:
 def model() -> LatentCodec:
     torch.manual_seed(0)
     made = LatentCodec(adapter=CONFIG)
-    for block in (made.analysis.head, *(b.last for b in made.analysis.fine)):
-        nn.init.normal_(block.weight, std=0.02)
+    nn.init.normal_(made.analysis.head.weight, std=0.02)
+    for block in made.analysis.fine:
+        nn.init.normal_(block.get_parameter("last.weight"), std=0.02)
     return made
 
 

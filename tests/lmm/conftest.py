@@ -13,7 +13,7 @@ import tiny_lm
 from picogram.text.lm.tokens import LMTokenizer
 
 if TYPE_CHECKING:
-    from picogram.text.lm.coder import LMCoder
+    from picogram.text.lm.lm_coder import LMCoder
     from picogram_lmm.exact_coder import VllmLMCoder
 
 PROMPTS = {
@@ -41,8 +41,8 @@ def vllm_coder(folder: Path) -> VllmLMCoder:
 @pytest.fixture(scope="session")
 def torch_coder(vllm_coder: VllmLMCoder) -> LMCoder:
     """The same model in plain torch, from weights of its own, float32 kernel."""
-    from picogram.text.lm.coder import LMCoder
-    from picogram.text.lm.model import ExactLM
+    from picogram.text.lm.exact_lm import ExactLM
+    from picogram.text.lm.lm_coder import LMCoder
 
     model = ExactLM(tiny_lm.random_weights(), tiny_lm.CONFIG, kernel="float32")
     return LMCoder(model, vllm_coder.tokens, PROMPTS)

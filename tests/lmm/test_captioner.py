@@ -18,8 +18,8 @@ pytest.importorskip("vllm")
 
 import tiny_hf
 
-from picogram_lmm.captioner import VllmCaptioner
 from picogram_lmm.prompts import Question, question
+from picogram_lmm.vllm_captioner import VllmCaptioner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,9 +7,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from picogram_lmm.captioner import parse_objects, place_mask
 from picogram_lmm.cleaning import clean_caption, clean_detail, clean_name, loops
 from picogram_lmm.prompts import question
+from picogram_lmm.vllm_captioner import parse_objects, place_mask
 
 
 @pytest.mark.parametrize(

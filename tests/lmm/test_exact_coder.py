@@ -14,9 +14,9 @@ from sentences import CAPTIONS, HARD
 from picogram.errors import CorruptBitstream, PicogramError
 from picogram.text.coder import TextCoder
 from picogram.text.fixed import fixed_symbol
-from picogram.text.lm.coder import MAX_TOKENS, Candidate
+from picogram.text.lm.lm_coder import MAX_TOKENS, Candidate
 from picogram.text.lm.mode import Mode
-from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
+from picogram.text.token_rangecoder import WideRangeDecoder, WideRangeEncoder
 
 pytest.importorskip("vllm")
 
@@ -25,7 +25,7 @@ from vllm import SamplingParams
 from picogram_lmm.coding_processor import SCRIPTS, CodingProcessor, ReadingScript, WritingScript
 
 if TYPE_CHECKING:
-    from picogram.text.lm.coder import LMCoder
+    from picogram.text.lm.lm_coder import LMCoder
     from picogram_lmm.exact_coder import VllmLMCoder
 
 EXACT = ("exact-lm",)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,9 +21,9 @@ from picogram_lmm.coding_processor import Row
 from picogram_lmm.exact_model import write_model_directory
 
 if TYPE_CHECKING:
-    from picogram.text.lm.coder import LMCoder
-    from picogram_lmm.engine import Prompt
+    from picogram.text.lm.lm_coder import LMCoder
     from picogram_lmm.exact_coder import VllmLMCoder
+    from picogram_lmm.vllm_engine import Prompt
 
 END = 198
 
@@ -31,7 +32,8 @@ class Recorder:
     """Makes the engine say given tokens and keeps the logits of every step."""
 
     def __init__(self, ids: Sequence[int]) -> None:
-        self.ids, self.rows = [*ids, END], {}
+        self.ids = [*ids, END]
+        self.rows: dict[int, Row] = {}
 
     def step(self, index: int, logits: Row) -> int:
         self.rows[index] = logits.copy()
@@ -90,7 +92,7 @@ def test_other_prompts_give_other_logits(vllm_coder: VllmLMCoder) -> None:
             assert not np.array_equal(one[0], other[0])
 
 
-def test_a_prompt_outside_the_range_of_keys_is_refused(tmp_path) -> None:
+def test_a_prompt_outside_the_range_of_keys_is_refused(tmp_path: Path) -> None:
     table = tiny_lm.random_prompt(2, 0)
     table[0, 0, 0, 0] = 1 << 18
     with pytest.raises(ValueError, match="range"):

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sentences import CAPTIONS, HARD
@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def start(model: Path) -> Callable[..., VllmFloatCoder]:
-    def engine(**changes: str) -> VllmFloatCoder:
+    def engine(**changes: Any) -> VllmFloatCoder:
         return VllmFloatCoder(str(model), max_model_len=400, kv_cache_memory_bytes=64 << 20, **changes)
 
     return engine

@@ -21,15 +21,15 @@ from picogram.pipeline.handovers import WordsToWrite
 from picogram.semantics.description import Description
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
-from picogram.text.lm.load import load_lm_coder
+from picogram.text.lm.loading_lm import load_lm_coder
 
 pytest.importorskip("vllm")
 
-from picogram_lmm.handler import LmmHandler
-from picogram_lmm.words import vllm_words
+from picogram_lmm.lmm_handler import LmmHandler
+from picogram_lmm.vllm_words import vllm_words
 
 if TYPE_CHECKING:
-    from picogram.text.lm.coder import LMCoder
+    from picogram.text.lm.lm_coder import LMCoder
     from picogram_lmm.exact_coder import VllmLMCoder
 
 

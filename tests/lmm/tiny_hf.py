@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import tiny_lm
 import torch
@@ -43,6 +44,10 @@ def write_idefics3(folder: Path) -> Path:
     tokenizer.add_special_tokens({"additional_special_tokens": special})
     tokenizer.chat_template = _TEMPLATE
     tokenizer.save_pretrained(folder)
+    tokens: dict[str, Any] = {
+        "image_token_id": tokenizer.convert_tokens_to_ids("<image>"),
+        "pad_token_id": 0,
+    }
     config = Idefics3Config(
         text_config={"model_type": "llama", **_text_sizes(len(tokenizer)), "tie_word_embeddings": False},
         vision_config={
@@ -54,9 +59,8 @@ def write_idefics3(folder: Path) -> Path:
             "patch_size": PATCH,
         },
         scale_factor=2,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         tie_word_embeddings=False,
-        pad_token_id=0,
+        **tokens,
     )
     model = Idefics3ForConditionalGeneration(config)
     with torch.no_grad():  # fresh weights are so small that a model repeats its last token, whatever it sees
@@ -83,7 +87,7 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<|0|>", pad_token="<|0|>")
 
 
-def _text_sizes(vocabulary: int) -> dict[str, object]:
+def _text_sizes(vocabulary: int) -> dict[str, Any]:
     return {
         "vocab_size": vocabulary,
         "hidden_size": 64,

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from picogram.text.lm.convert import tables
-from picogram.text.lm.model import LMConfig
+from picogram.text.lm.exact_lm import LMConfig
 from picogram.text.lm.tokens import END_OF_LINE, byte_alphabet
 
 CONFIG = LMConfig(layers=3, width=192, heads=3, kv_heads=1, head_width=64, hidden=320, vocabulary=512)

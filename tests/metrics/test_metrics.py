@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 from picogram.bench import codecs
-from picogram.bench.command import bench
-from picogram.bench.measure import Backbones, Reference, bits_per_pixel, budget_bytes
-from picogram.bench.report import Report, Row, load, markdown, save
+from picogram.bench.comparison import bench
+from picogram.bench.measuring import Backbones, Reference, bits_per_pixel, budget_bytes
+from picogram.bench.report import BenchReport, BenchRow, load, markdown, save
 from picogram.bench.search import Search, restore, shrink
 from picogram.bench.vvc import from_planes, to_planes
 from picogram.errors import ModelDamaged, ModelMissing, PicogramError, UsageError
@@ -164,7 +164,7 @@ def test_all_metrics_follow_the_damage(backbones: Backbones, photo: Image.Image)
 
 @metrics
 def test_reference_agrees_with_the_modules(backbones: Backbones, photo: Image.Image) -> None:
-    from picogram.bench.measure import to_tensor
+    from picogram.bench.measuring import to_tensor
 
     damaged = jpeg(photo, 10)
     found = Reference(photo, backbones).metrics(damaged)
@@ -346,7 +346,7 @@ def test_vvc_colour_conversion(photo: Image.Image) -> None:
 # Reports
 
 
-def row(codec: str = "avif", image: str = "a.png", target: float = 0.03, **changes: object) -> Row:
+def row(codec: str = "avif", image: str = "a.png", target: float = 0.03, **changes: object) -> BenchRow:
     values = {
         "codec": codec,
         "image": image,
@@ -364,14 +364,14 @@ def row(codec: str = "avif", image: str = "a.png", target: float = 0.03, **chang
         "encode_seconds": 0.125,
         "decode_seconds": 0.5,
     }
-    return Row(**(values | changes))  # type: ignore[arg-type]
+    return BenchRow(**(values | changes))  # type: ignore[arg-type]
 
 
-def example() -> Report:
+def example() -> BenchReport:
     about = {"version": "1", "settings": {"speed": 2}}
     pictures = {name: {"width": 8, "height": 8, "sha256": "0"} for name in ("a.png", "b.png")}
     rows = [row(), row(image="b.png", lpips=0.25, over_budget=True, ms_ssim=0.5)]
-    return Report([0.03, 0.05], {"avif": about}, pictures, rows)
+    return BenchReport([0.03, 0.05], {"avif": about}, pictures, rows)
 
 
 def test_report_round_trip(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ while not (Path(os.environ["TMPDIR"]) / "seen").exists():
     ("version", "able"), [("23.2.1", False), ("25.0", False), ("25.1", True), ("26.0b1", True)]
 )
 def test_pip_resumes_where_it_can(version: str, able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch.importlib.metadata, "version", lambda name: version)
+    monkeypatch.setattr("picogram.models.fetch.importlib.metadata.version", lambda name: version)
     assert fetch._resume_option() == (["--resume-retries=5"] if able else [])
 
 

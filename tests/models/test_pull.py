@@ -139,7 +139,7 @@ def test_models_in_a_cache_without_stamps_to_write_are_used(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(store.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr("picogram.models.store.tempfile.TemporaryDirectory", refuse)
     assert store.text_available()
     assert not list(folder.glob(".*.stamp"))
 
@@ -324,8 +324,8 @@ def test_the_tokenizer_file_is_what_the_library_would_build(
     path, numbers, merges = vocabulary
     built = Tokenizer(models.BPE(numbers, merges))
     split = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    built.pre_tokenizer = pre_tokenizers.Sequence(split)  # type: ignore[assignment]
-    built.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    built.pre_tokenizer = pre_tokenizers.Sequence(split)
+    built.decoder = decoders.ByteLevel()
     read = Tokenizer.from_str(tokenizer_json(path).decode())
     ids = read.encode(text).ids
     assert ids == built.encode(text).ids

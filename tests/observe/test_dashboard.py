@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import Metric
 from picogram.jobs import Job, MemoryBroker, Result
 from picogram.jobs.observer import Ending
 from picogram.observe.metrics import WorkerMetrics
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.telemetry import GatewayMetrics, QueueDepth
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

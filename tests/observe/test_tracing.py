@@ -16,7 +16,7 @@ import pytest
 from picogram.errors import UnreadableImage, UsageError
 from picogram.jobs import Job, Result
 from picogram.observe import tracing
-from picogram.observe.settings import LogSettings
+from picogram.observe.log_settings import LogSettings
 from picogram.observe.tracing import TracingObserver, current_traceparent
 
 pytest.importorskip("opentelemetry.sdk", reason="needs the extra [otel]")
@@ -146,7 +146,7 @@ def test_an_endpoint_without_the_sdk_is_a_usage_error(monkeypatch: pytest.Monkey
 _PROGRAM = """
 import sys
 from picogram.jobs import Job, Result
-from picogram.observe.settings import LogSettings
+from picogram.observe.log_settings import LogSettings
 from picogram.observe import tracing
 flush = tracing.install("picogram-encoder", LogSettings(otlp_endpoint=sys.argv[1]))
 job = Job("encode", b"", ("encoder",), trace=sys.argv[2])

@@ -24,9 +24,9 @@ from picogram.jobs.broker import Swept
 from picogram.jobs.observer import Observer
 from picogram.observe import logs
 from picogram.observe.combined import CombinedObserver
+from picogram.observe.log_settings import LogSettings
 from picogram.observe.logs import LogObserver
 from picogram.observe.metrics import WorkerMetrics
-from picogram.observe.settings import LogSettings
 from picogram.workers import health as health_module
 from picogram.workers.health import Health, HealthServer
 

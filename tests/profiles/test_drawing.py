@@ -22,7 +22,7 @@ from picogram.diffusion.embedded import EmbeddedDenoiser, load_denoiser
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Stage
 from picogram.errors import JobCanceled, ModelDamaged, UsageError
-from picogram.models import DEFAULT_DIFFUSION, shipped_manifest
+from picogram.models import DEFAULT_DIFFUSION
 from picogram.pipeline.draw import LARGEST, base_picture, draw, plan
 from picogram.processor import Placement
 from picogram.profiles import base, misc, sedic, stc
@@ -198,6 +198,7 @@ def test_a_picture_that_nothing_is_imagined_in_says_so(file: bytes) -> None:
 
 def test_a_damaged_model_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from picogram.diffusion import embedded
+    from picogram.models import shipped_manifest
 
     manifest = shipped_manifest("diffusion-2")
     monkeypatch.setattr(embedded, "shipped_manifest", lambda name: manifest | {"sha256": "0" * 64})

@@ -14,7 +14,7 @@ from PIL import Image
 from picogram.errors import JobFailed
 from picogram.jobs import Job, Result
 from picogram.latent.focus import Focus
-from picogram.pipeline.handovers import HandOver, Report, WordsRead, WordsToWrite
+from picogram.pipeline.handovers import HandOver, JobReport, WordsRead, WordsToWrite
 from picogram.pipeline.prepare import Hints, PreparedWords, WordsVariant
 from picogram.results import Decoded, Drawing
 from picogram.semantics.description import Description, Region
@@ -44,8 +44,8 @@ HAND_OVERS: list[HandOver] = [
     WordsToWrite(PreparedWords(VARIANTS)),
     WordsRead(ReadText(None)),
     WordsRead(ReadText(FULL, {"caption": "static"}, problems={"objects": "it is damaged"})),
-    Report(),
-    Report({"heard": UGLY, "bpp": 0.1 + 0.2, "drawing": Drawing(3, 2, 0.1, 2**32 - 1, "m").facts()}),
+    JobReport(),
+    JobReport({"heard": UGLY, "bpp": 0.1 + 0.2, "drawing": Drawing(3, 2, 0.1, 2**32 - 1, "m").facts()}),
 ]
 
 
@@ -97,7 +97,7 @@ def test_another_version_is_refused_and_not_read(left: HandOver, version: Any) -
         type(left).of(facts)
 
 
-@pytest.mark.parametrize("kind", [WordsToWrite, WordsRead, Report])
+@pytest.mark.parametrize("kind", [WordsToWrite, WordsRead, JobReport])
 def test_nothing_is_left_where_nothing_was_or_it_has_been_taken(kind: type[HandOver]) -> None:
     assert kind.of({}) is None
     assert kind.of(kind.taken()) is None
@@ -111,20 +111,20 @@ def test_what_has_been_taken_does_not_travel_on() -> None:
     after = job.after(Result(b"", "", WordsToWrite(PreparedWords(VARIANTS)).facts()))
     assert isinstance(after, Job)
     assert WordsToWrite.of(after.facts) == WordsToWrite(PreparedWords(VARIANTS))
-    done = after.after(Result(b"", "", Report({"bytes": 3}).facts() | WordsToWrite.taken()))
+    done = after.after(Result(b"", "", JobReport({"bytes": 3}).facts() | WordsToWrite.taken()))
     assert isinstance(done, Result)
     assert WordsToWrite.of(done.metadata) is None
-    assert Report.of(done.metadata) == Report({"bytes": 3})
+    assert JobReport.of(done.metadata) == JobReport({"bytes": 3})
     assert len(json.dumps(done.metadata)) < 100
 
 
 def test_names_are_their_own() -> None:
-    names = [kind.NAME for kind in (WordsToWrite, WordsRead, Report)]
+    names = [kind.NAME for kind in (WordsToWrite, WordsRead, JobReport)]
     assert len(set(names)) == len(names)
 
 
 def test_a_report_holds_the_facts_of_a_result() -> None:
     decoded = Decoded(Image.new("RGB", (9, 7)), FULL, Drawing(1, 2, None, 5, "embedded"))
-    facts = travelled(Report(decoded.facts())).result
+    facts = travelled(JobReport(decoded.facts())).result
     back = Decoded.of(decoded.source, facts)
     assert (back.description, back.drawing, back.size) == (decoded.description, decoded.drawing, (9, 7))

@@ -34,7 +34,7 @@ from picogram.semantics.description import Description, Region
 from picogram.semantics.words import TextSections, Words
 from picogram.text.coder import TextCoder
 from picogram.text.fixed import fixed_symbol
-from picogram.text.rangecoder import WideRangeEncoder
+from picogram.text.token_rangecoder import WideRangeEncoder
 
 STC = EncodeOptions(profile="stc")
 COSTLY = "Ein Eisvogel taucht kopfüber in den Bergsee."

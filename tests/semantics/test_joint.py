@@ -24,7 +24,7 @@ from picogram.semantics.joint import (
     read_heads,
     similarity,
 )
-from picogram.text.lm.model import Cache
+from picogram.text.lm.exact_lm import Cache
 from training.diffusion.export import pack
 
 CAPTIONS = ["a dog runs", "", "two men in a boat on a lake", "a"]

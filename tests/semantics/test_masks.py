@@ -17,7 +17,7 @@ from picogram.errors import CorruptBitstream, ModelDamaged, UsageError
 from picogram.semantics import masks
 from picogram.semantics.description import MASK_SIDES
 from picogram.semantics.masks import CONTEXTS, LEVELS, Mask, contexts, read_mask, write_mask
-from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
+from picogram.text.token_rangecoder import WideRangeDecoder, WideRangeEncoder
 from training.words.train_masks import drawn_mask, start_counts
 
 sides = st.sampled_from(MASK_SIDES)
@@ -32,7 +32,8 @@ def coded(*given: Mask) -> bytes:
 
 def ellipse(side: int, x: float, y: float, width: float, height: float) -> Mask:
     rows, columns = (np.mgrid[:side, :side] + 0.5) / side
-    return ((columns - x) / width) ** 2 + ((rows - y) / height) ** 2 < 1
+    inside: Mask = ((columns - x) / width) ** 2 + ((rows - y) / height) ** 2 < 1
+    return inside
 
 
 @st.composite

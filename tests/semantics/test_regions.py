@@ -98,8 +98,10 @@ def reference_spatial(tensors: dict[str, Tensor], pixels: Tensor) -> Tensor:
             total = max(((side + stride - 1) // stride - 1) * stride + kernel - side, 0)
             pads += [total // 2, total - total // 2]
         x = F.conv2d(F.pad(x, pads), weight, stride=stride, groups=groups)
-        parts = (tensors[f"{norm}.{p}"] for p in ("running_mean", "running_var", "weight", "bias"))
-        x = F.batch_norm(x, *parts, eps=1e-3)
+        mean, deviation, scale, shift = (
+            tensors[f"{norm}.{p}"] for p in ("running_mean", "running_var", "weight", "bias")
+        )
+        x = F.batch_norm(x, mean, deviation, scale, shift, eps=1e-3)
         return F.relu6(x) if active else x
 
     x = conv((pixels - 0.5) / 0.5, "_conv_stem", "_bn0", 2)

@@ -12,9 +12,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
 from picogram.exact.split_linear import SplitKernel
-from picogram.text.lm.coder import LMCoder
 from picogram.text.lm.convert import tables
-from picogram.text.lm.model import ExactLM, LMConfig
+from picogram.text.lm.exact_lm import ExactLM, LMConfig
+from picogram.text.lm.lm_coder import LMCoder
 from picogram.text.lm.tokens import END_OF_LINE, LMTokenizer, byte_alphabet
 
 CONFIG = LMConfig(

@@ -51,7 +51,9 @@ def photographs(root: Path) -> Path:
     embedding = torch.randint(-9, 9, (5, 576), generator=torch.Generator().manual_seed(1)).to(torch.int8)
     save_file({"embedding": embedding, "embedding.scale": torch.ones(5)}, carry / "words.safetensors")
     unpack(carry, root / "photos", processes=1)
-    rows = [{"file": f"{i:02d}.png", "captions": [f"number {i}"] * 6, "true_aspect": 1.5} for i in range(10)]
+    rows: list[dict[str, Any]] = [
+        {"file": f"{i:02d}.png", "captions": [f"number {i}"] * 6, "true_aspect": 1.5} for i in range(10)
+    ]
     with tarfile.open(root / "flickr.tar", "w") as tar:
         for i, row in enumerate(rows):
             add(tar, row["file"], png(synthetic(i, 64, 64)))

@@ -14,23 +14,19 @@ from typing import Any
 import httpx2
 import pytest
 
+from picogram.bitstream import Header, Picogram, Profile, serialise
 from picogram.client import AsyncClient, Client
 
 URL = "http://pico.test/base"
 JOB = "0123abc"
+FILE = serialise(Picogram(Header(Profile.STC, 88, 8, 1), b"\x09late", {"caption": b"ca"}))
 ENCODED = {
     "content-type": "application/vnd.picogram",
-    "x-picogram-bytes": "11",
-    "x-picogram-header-bytes": "4",
-    "x-picogram-latent-bytes": "5",
-    "x-picogram-caption-bytes": "2",
-    "x-picogram-objects-bytes": "0",
-    "x-picogram-bpp": "0.125",
-    "x-picogram-width": "88",
-    "x-picogram-height": "8",
     "x-picogram-job": JOB,
     "server-timing": "queue;dur=12.5, run;dur=250.0",
 }
+LINK = {"link": f'</v1/jobs/{JOB}>; rel="describedby"; type="application/json"'}
+"""Of answers whose words are in their job."""
 Reply = httpx2.Response | Exception | Callable[[httpx2.Request], httpx2.Response]
 
 
@@ -131,9 +127,15 @@ class Stream(httpx2.SyncByteStream, httpx2.AsyncByteStream):
             yield piece
 
 
-def encoded(data: bytes = b"PICOGRAM...", **headers: str) -> httpx2.Response:
+def encoded(data: bytes = FILE, **headers: str) -> httpx2.Response:
     more = [(f"x-picogram-{name}", value) for name, value in headers.items()]
     return httpx2.Response(200, headers=[*ENCODED.items(), *more], content=data)
+
+
+def linked(data: bytes = FILE, **headers: str) -> httpx2.Response:
+    """An encoded file whose words are in its job."""
+    response = encoded(data, **headers)
+    return httpx2.Response(200, headers=[*response.headers.multi_items(), *LINK.items()], content=data)
 
 
 def problem(status: int, slug: str, detail: str = "no luck", **headers: str) -> httpx2.Response:
@@ -143,8 +145,8 @@ def problem(status: int, slug: str, detail: str = "no luck", **headers: str) -> 
     return httpx2.Response(status, headers=media_type | headers, content=json.dumps(body).encode())
 
 
-def view(status: str = "queued", error: dict[str, Any] | None = None) -> httpx2.Response:
-    """The job, as a 202 or 200 has it."""
+def view(status: str = "queued", error: dict[str, Any] | None = None, result: Any = None) -> httpx2.Response:
+    """The job, as a 202 or 200 has it; ``result``: of one that is done."""
     body = {
         "id": JOB,
         "kind": "encode",
@@ -157,6 +159,7 @@ def view(status: str = "queued", error: dict[str, Any] | None = None) -> httpx2.
         "updated": "2026-03-01T12:00:01.500Z",
         "deadline": "2026-03-01T12:02:00Z",
         "error": error,
+        "result": result,
         "links": {},
     }
     return httpx2.Response(202 if status == "queued" else 200, json=body)

@@ -11,22 +11,31 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
-from picogram.profiles.recipes import recipe_to_write
 from PIL import Image
 from starlette.testclient import TestClient
 
 from picogram import errors
 from picogram.bitstream import Header, Picogram, Profile, parse, serialise
 from picogram.jobs import Handler, Job, Outcome, Result
+from picogram.pipeline.handovers import JobReport, WordsRead, WordsToWrite
+from picogram.pipeline.prepare import Hints, PreparedWords, WordsVariant
+from picogram.request import EncodeOptions
+from picogram.results import Decoded, Encoded, ImageFile
+from picogram.semantics.description import Description
+from picogram.semantics.words import ReadText, TextSections
 from picogram_gateway.app import create_app
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.serve import Server, configuration
-from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import Backend
+
+if TYPE_CHECKING:
+    from picogram.latent.focus import Focus
 
 PICOGRAM = "application/vnd.picogram"
 CAPTION = "Ein Höhlenbär\n\N{BEAR FACE} 100% \u05d3\u05d5\u05d1"
@@ -84,18 +93,37 @@ def _echo(job: Job) -> Outcome:
     said = {"options": dict(job.options), "text": text.decode("latin-1"), "facts": dict(job.facts)}
     body = json.dumps(said).encode()
     if job.kind == "encode":
-        description, hints = job.facts.get("description"), job.facts.get("hints", {})
-        words = {"caption": description["caption"].encode()} if description else {}
-        profile = Profile[job.options["profile"].upper()]
-        file = serialise(Picogram(Header(profile, 4, 2, 1), body, words))
-        return Result(file, PICOGRAM, {"heard": hints.get("heard"), "hints": {}})
-    media_type = "application/json" if job.kind == "inspect" else job.options["media_type"]
-    return Result(body, media_type, {"width": 4, "height": 2})
+        return _echo_file(job, body)
+    if job.kind == "inspect":
+        return Result(body, "application/json", WordsRead.taken())
+    left = WordsRead.of(job.facts)
+    picture = ImageFile(body, job.options["media_type"], (4, 2))
+    decoded = Decoded(picture, left.text.description if left else None)
+    return Result(body, picture.media_type, JobReport(decoded.facts()).facts() | WordsRead.taken())
+
+
+def _echo_file(job: Job, body: bytes) -> Result:
+    left = WordsToWrite.of(job.facts)
+    prepared = left.prepared if left else PreparedWords()
+    variant, profile = prepared.variants[0], Profile[job.options["profile"].upper()]
+    file = serialise(Picogram(Header(profile, 4, 2, 1), body, variant.sections.optional))
+    encoded = Encoded(file, variant.description, variant.sections.coders, prepared.hints.heard)
+    return Result(file, PICOGRAM, JobReport(encoded.facts()).facts() | WordsToWrite.taken())
 
 
 def latent(response: httpx2.Response) -> dict[str, Any]:
     """What ``echo`` answered to a request to encode."""
     said: dict[str, Any] = json.loads(parse(response.content).latent)
+    return said
+
+
+def result_of(client: TestClient, response: httpx2.Response) -> dict[str, Any]:
+    """What the job says of a result, to which its answer has a link."""
+    path = f"/v1/jobs/{response.headers['x-picogram-job']}"
+    assert response.headers["link"].startswith(f'<{path}>; rel="describedby"')
+    view = client.get(path).json()
+    assert view["status"] == "done"
+    said: dict[str, Any] = view["result"]
     return said
 
 
@@ -107,14 +135,30 @@ def words(jobs: list[Job]) -> list[Outcome]:
 def _words(job: Job) -> Outcome:
     if text_of(job.payload) in FAILURES:
         return FAILURES[text_of(job.payload)]
-    description: dict[str, Any] = {"caption": job.options.get("caption") or CAPTION, "objects": []}
     if job.task == "describe":
-        return Result(json.dumps(description).encode(), "application/json")
-    if job.task == "code" and not recipe_to_write(job.options["profile"]).sections:
-        heard = {"heard": description["caption"]} if job.options["profile"] == "taco" else {}
-        return Result(job.payload, PICOGRAM, {"hints": heard | {"focus": job.options["focus"]}})
-    warnings = ("the objects were left out: \u202eodd",) if job.task == "read" else ()
-    return Result(job.payload, PICOGRAM, {"description": description}, warnings)
+        return Result(json.dumps({"caption": CAPTION, "objects": []}).encode(), "application/json")
+    if job.task == "read":
+        read = WordsRead(ReadText(Description(CAPTION)))
+        return Result(job.payload, PICOGRAM, read.facts(), ("the objects were left out: \u202eodd",))
+    return Result(job.payload, PICOGRAM, WordsToWrite(_prepared(EncodeOptions.of(job.options))).facts())
+
+
+def _prepared(options: EncodeOptions) -> PreparedWords:
+    caption = options.caption or CAPTION
+    focus = place_of(options.focus) if isinstance(options.focus, str) else None
+    if options.spec.guided:
+        return PreparedWords(hints=Hints(caption, np.zeros((1, 2), np.float16), focus))
+    if not options.spec.sections:
+        return PreparedWords(hints=Hints(focus=focus))
+    sections = TextSections(caption.encode(), coders={"caption": "utf-8"})
+    return PreparedWords((WordsVariant(sections, Description(caption)),), hints=Hints(focus=focus))
+
+
+def place_of(words: str) -> Focus:
+    """Where every picture shows what ``words`` name: each of their bytes is a weight."""
+    from picogram.latent.focus import Focus  # needs torch, unlike gateways
+
+    return Focus.of(np.frombuffer(words.encode(), np.uint8)[None] / np.float32(255))
 
 
 def make_app(handler: Handler = echo, lmm: Handler = words, **settings: Any) -> FastAPI:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import uvicorn
 from PIL import Image
 from structlog.testing import capture_logs
@@ -19,11 +20,16 @@ from structlog.testing import capture_logs
 from picogram.bitstream import MEDIA_TYPE, Header, Picogram, Profile, parse, serialise
 from picogram.images import read_image, write_image
 from picogram.jobs import Handler, Job, Outcome, Result
+from picogram.pipeline.handovers import JobReport, WordsRead, WordsToWrite
+from picogram.pipeline.prepare import Hints, PreparedWords, WordsVariant
+from picogram.request import EncodeOptions
+from picogram.results import Decoded, Drawing, Encoded, ImageFile
+from picogram.semantics.description import Description
+from picogram.semantics.words import ReadText, TextSections
 from picogram.text.coder import TextCoder
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
-from picogram_gateway.workers import Backend
-from picogram_gateway.workers import inspect_jobs as inspector
+from picogram_gateway.gateway_settings import GatewaySettings
+from picogram_gateway.workers import Backend, embedded_backend, inspect_jobs
 
 MASK = ["." * 8] * 4 + ["#" * 8] * 4
 SEEN = {"caption": "A red dog.", "objects": [{"name": "dog", "detail": "red", "mask": MASK}]}
@@ -48,7 +54,7 @@ class Workers:
             "encoder": lambda jobs: [self._encode(job) for job in jobs],
             "decoder": lambda jobs: [_decode(job) for job in jobs],
             "lmm": lambda jobs: [_words(job) for job in jobs],
-            "inspector": inspector,
+            "inspector": inspect_jobs,
         }
         return Backend(handlers, catalogue=lambda: {"profiles": ["base", "stc"], "models": []})
 
@@ -66,22 +72,24 @@ class Workers:
         except Exception as error:
             return error
         job.control.preview("image/png", write_image(picture.resize((2, 2)), "image/png"))
-        caption = (job.facts.get("description") or {}).get("caption")
-        words = {} if caption is None else {"caption": TextCoder().encode([caption])[0].section}
-        profile = Profile[job.options["profile"].upper()]
+        left = WordsToWrite.of(job.facts)
+        prepared = left.prepared if left else PreparedWords()
+        variant, profile = prepared.variants[0], Profile[job.options["profile"].upper()]
         header = Header(profile, picture.width, picture.height, 1)
-        heard = {"heard": job.facts.get("hints", {}).get("heard")}
-        return Result(serialise(Picogram(header, b"\x09latent", words)), MEDIA_TYPE, heard)
+        file = serialise(Picogram(header, b"\x09latent", variant.sections.optional))
+        encoded = Encoded(file, variant.description, variant.sections.coders, prepared.hints.heard)
+        return Result(file, MEDIA_TYPE, JobReport(encoded.facts()).facts() | WordsToWrite.taken())
 
 
 def _decode(job: Job) -> Outcome:
-    header = parse(job.payload).header
+    header, left = parse(job.payload).header, WordsRead.of(job.facts)
     picture = Image.new("RGB", (header.width, header.height), "red")
     job.control.preview("image/webp", write_image(picture.resize((2, 2)), "image/webp"))
-    media_type = job.options["media_type"]
-    facts = {"width": picture.width, "height": picture.height}
-    facts |= {name: job.options[name] for name in ("steps", "seed") if job.options[name] is not None}
-    return Result(write_image(picture, media_type), media_type, facts)
+    media_type, steps = job.options["media_type"], job.options["steps"] or 0
+    file = ImageFile(write_image(picture, media_type), media_type, picture.size)
+    drawing = Drawing(min(steps, 1), steps, job.options["guidance"], job.options["seed"], "red")
+    decoded = Decoded(file, left.text.description if left else None, drawing)
+    return Result(file.data, media_type, JobReport(decoded.facts()).facts() | WordsRead.taken())
 
 
 def _words(job: Job) -> Outcome:
@@ -89,19 +97,23 @@ def _words(job: Job) -> Outcome:
         return Result(json.dumps(SEEN).encode(), "application/json")
     if job.task == "read":
         (text,) = TextCoder().decode([parse(job.payload).optional["caption"]])
-        return Result(job.payload, MEDIA_TYPE, {"description": {"caption": text, "objects": []}}, ODD)
-    caption = job.options.get("caption")
-    description = {"caption": SEEN["caption"] if caption is None else caption, "objects": []}
-    if job.options["profile"] in ("base", "taco"):
-        heard = {"heard": description["caption"]} if job.options["profile"] == "taco" else {}
-        return Result(job.payload, MEDIA_TYPE, {"hints": heard})
-    return Result(job.payload, MEDIA_TYPE, {"description": description}, ODD)
+        assert isinstance(text, str)
+        return Result(job.payload, MEDIA_TYPE, WordsRead(ReadText(Description(text))).facts(), ODD)
+    options = EncodeOptions.of(job.options)
+    caption = str(SEEN["caption"]) if options.caption is None else options.caption
+    if not options.spec.sections:
+        states = np.zeros((1, 2), np.float16)
+        hints = Hints(caption, states) if options.spec.guided and caption.strip() else Hints()
+        return Result(job.payload, MEDIA_TYPE, WordsToWrite(PreparedWords(hints=hints)).facts())
+    coded = TextCoder().encode([caption])[0]
+    variant = WordsVariant(TextSections(coded.section, coders={"caption": coded.coder}), Description(caption))
+    return Result(job.payload, MEDIA_TYPE, WordsToWrite(PreparedWords((variant,))).facts(), ODD)
 
 
 @contextmanager
 def listening(backend: Backend | None = None, **settings: Any) -> Iterator[str]:
     """The URL of a gateway over ``backend`` (None: the real one), ready, until the end of the block."""
-    app = create_app(GatewaySettings(**settings), backend)
+    app = create_app(GatewaySettings(**settings), backend or embedded_backend())
     config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

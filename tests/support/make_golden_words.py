@@ -23,7 +23,7 @@ from picogram.bitstream import Picogram, Profile, parse, serialise
 from picogram.semantics.description import Description, Region
 from picogram.semantics.words import default_words
 from picogram.text.coder import TextCoder
-from picogram.text.lm.load import load_lm_coder
+from picogram.text.lm.loading_lm import load_lm_coder
 
 FOLDER = Path(__file__).parents[1] / "golden" / "words"
 SECTIONS = {

@@ -131,7 +131,7 @@ class Reader:
     def layer(self, name: str, rows: np.ndarray) -> np.ndarray:
         shift = int(self.t[f"{name}.shift"][0])
         total = rows @ self.t[f"{name}.weight"].T + self.t[f"{name}.bias"]
-        return np.clip((total + 2**shift // 2) // 2**shift, -A, A)
+        return np.asarray(np.clip((total + 2**shift // 2) // 2**shift, -A, A))
 
     def layer3x3(self, name: str, field: np.ndarray) -> np.ndarray:
         padded = np.pad(field, ((1, 1), (1, 1), (0, 0)))
@@ -140,11 +140,11 @@ class Reader:
         return self.layer(name, np.concatenate(neighbours, 2))
 
     def at_rate(self, name: str, q: int) -> np.ndarray:
-        table = self.t[name]
+        table: np.ndarray = self.t[name]
         row, fraction = divmod(q * (len(table) - 1), 255)
         if not fraction:
-            return table[row]
-        return (2 * (table[row] * (255 - fraction) + table[row + 1] * fraction) + 255) // 510
+            return np.asarray(table[row])
+        return np.asarray((2 * (table[row] * (255 - fraction) + table[row + 1] * fraction) + 255) // 510)
 
     def run(self, words: Words, index: np.ndarray) -> np.ndarray:
         flat, out = index.ravel(), np.zeros(index.size, np.int64)

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from picogram.diffusion.conditioning import WordTable, WordVectors
 from picogram.diffusion.denoiser import BasePicture, Restoration
+from picogram.diffusion.diffusion_net import DiffusionConfig, DiffusionNet
 from picogram.diffusion.embedded import EmbeddedDenoiser
-from picogram.diffusion.model import DiffusionConfig, DiffusionNet
 from picogram.diffusion.sampler import restore
 from picogram.diffusion.stages import Stage
-from picogram.diffusion.text import WordTable, WordVectors
 
 WORD_WIDTH = 12
 SMALL = DiffusionConfig(

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from picogram.diffusion.conditioning import EncodedText
 from picogram.diffusion.denoiser import Batch
+from picogram.diffusion.diffusion_net import DiffusionConfig, DiffusionNet
 from picogram.diffusion.embedded import EmbeddedDenoiser, EmbeddedProcess
-from picogram.diffusion.model import DiffusionConfig, DiffusionNet
-from picogram.diffusion.text import EncodedText
 
 CONFIG = DiffusionConfig(
     width=8,

@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 
 from picogram_decoder.hub.blank import END, SCHEDULER, START, blank_parts, byte_vocabulary
-from picogram_decoder.hub.fetch import numbered
-from picogram_decoder.hub.models import HubModel, Repository
+from picogram_decoder.hub.hub_fetch import numbered
+from picogram_decoder.hub.hub_models import HubModel, Repository
 
 
 def save(model: HubModel, folder: Path, variant: str | None = "fp16") -> Path:

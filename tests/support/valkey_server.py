@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from picogram.fleet.store import ValkeyServer, find_server, free_port
+from picogram.fleet.store_server import ValkeyServer, find_server, free_port
 
 __all__ = ["ValkeyServer", "find_server", "free_port", "needs_valkey", "running_server"]
 

@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 
 from picogram.errors import CorruptBitstream, UnknownModel, UsageError
 from picogram.exact import split_linear
-from picogram.exact.split_linear import SplitLinear, quantise_rows
-from picogram.text.coder import MAX_CHARACTERS, TextCoder, coder_of, exact_section
-from picogram.text.lm.coder import MAX_TOKENS, LMCoder
+from picogram.exact.split_linear import SplitKernel, SplitLinear, quantise_rows
+from picogram.text.coder import TextCoder, coder_of, exact_section
 from picogram.text.lm.distribution import cumulative, symbol, token_at
-from picogram.text.lm.model import Cache, rms_norm
-from picogram.text.lm.tables import exp_table, rotary_tables, sigmoid_table
-from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
+from picogram.text.lm.exact_lm import Cache, rms_norm
+from picogram.text.lm.lm_coder import MAX_TOKENS, LMCoder
+from picogram.text.lm.lm_tables import exp_table, rotary_tables, sigmoid_table
+from picogram.text.raw import MAX_CHARACTERS
+from picogram.text.token_rangecoder import WideRangeDecoder, WideRangeEncoder
 
-KERNELS = ("int8", "float32", "float64")
+KERNELS: tuple[SplitKernel, ...] = ("int8", "float32", "float64")
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +277,7 @@ def test_the_shortest_coder_is_chosen(text_coder: TextCoder) -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=24))
 def test_garbage_gives_a_text_or_a_typed_error(text_coder: TextCoder, garbage: bytes) -> None:
-    with mock.patch("picogram.text.lm.coder.MAX_TOKENS", 40):  # most garbage never ends
+    with mock.patch("picogram.text.lm.lm_coder.MAX_TOKENS", 40):  # most garbage never ends
         [found] = text_coder.decode([garbage])
     assert isinstance(found, str | CorruptBitstream | UnknownModel) or "vLLM" in str(found)
 

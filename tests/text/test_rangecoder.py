@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picogram.errors import CorruptBitstream
-from picogram.text.rangecoder import MAX_TOTAL, WideRangeDecoder, WideRangeEncoder
+from picogram.text.token_rangecoder import MAX_TOTAL, WideRangeDecoder, WideRangeEncoder
 
 Part = tuple[int, int, int]
 

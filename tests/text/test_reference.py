@@ -32,7 +32,7 @@ def static() -> StaticModel:
 def coder() -> TextCoder:
     if not store.text_available():
         pytest.skip("the language model has not been pulled")
-    from picogram.text.lm.load import load_lm_coder
+    from picogram.text.lm.loading_lm import load_lm_coder
 
     return TextCoder(load_lm_coder())
 

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from picogram.errors import CorruptBitstream, ModelDamaged, UsageError
 from picogram.text import raw, static
-from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
 from picogram.text.raw import MAX_TEXT_BYTES
+from picogram.text.token_rangecoder import WideRangeDecoder, WideRangeEncoder
 from training.words import train_static
 from training.words.train_static import StaticRecipe
 

@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from picogram.diffusion.model import DiffusionConfig, DiffusionNet
-from picogram.diffusion.text import WordTable
+from picogram.diffusion.conditioning import WordTable
+from picogram.diffusion.diffusion_net import DiffusionConfig, DiffusionNet
 from picogram.latent.guide import AdapterConfig
-from picogram.latent.model import LatentCodec
+from picogram.latent.latent_codec import LatentCodec
 from picogram.latent.transforms import TransformConfig
 from picogram.models import DEFAULT_LATENT, latent_weights
 from training.diffusion.lent import random_judges
@@ -49,6 +49,9 @@ SMALL = 256
 
 class OneDevice(TorchDispatchMode):
     """Fails where an operation sees tensors of two devices, or computes with pictures on the processor."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         seen = [v for v in tree_leaves((args, kwargs or {})) if isinstance(v, Tensor)]
@@ -151,7 +154,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_diffusion_step_stays_on_its_device(folder: Path, metrics: Path, share: float) -> None:
     torch.manual_seed(1)
     photos, codec = bank(folder / "photos"), FrozenCodec(latent_weights(DEFAULT_LATENT))
-    net = DiffusionNet(DiffusionConfig(blocks=2, **CONFIG))
+    sizes: dict[str, Any] = CONFIG
+    net = DiffusionNet(DiffusionConfig(blocks=2, **sizes))
     table = WordTable(load_file(folder / "photos" / "words.safetensors"))
     features: Any = joint_parts.Colours()
     task = DiffusionTask(net, codec, photos, table, metrics, features)

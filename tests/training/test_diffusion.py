@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from picogram.bench.kid import kid, patches
-from picogram.diffusion.model import DiffusionNet
+from picogram.diffusion.conditioning import WordVectors
+from picogram.diffusion.diffusion_net import DiffusionNet
 from picogram.diffusion.rrdb import RRDBTrunk
 from picogram.latent.codec import PhotoCodec, load_codec, unpack_floats
 from picogram.latent.coding import walk_values
@@ -76,7 +77,8 @@ def decoded_latents(codec: PhotoCodec, pictures: torch.Tensor, rates: list[int])
     gain = codec.net.gain(position)
     y = codec.net.analyse(pictures, position) * gain
     z = codec.net.prior.hyper_analysis(y)
-    return walk_values(codec.prior, y, z, rates, lambda *_: None).float() / gain
+    latents: torch.Tensor = walk_values(codec.prior, y, z, rates, lambda *_: None).float() / gain
+    return latents
 
 
 def test_the_frozen_codec_gives_what_decoders_have(folder: Path) -> None:
@@ -120,9 +122,8 @@ def test_published_weights_are_read_and_fewer_blocks_kept(tmp_path: Path) -> Non
     fewer.load_state_dict(pretrained.pruned(found, 3))
     assert pretrained.kept(3, 5) == [0, 2, 4]
     for to, source in enumerate((0, 2, 4)):
-        assert torch.equal(
-            fewer.blocks[to].dense[1].convs[4].weight, found.blocks[source].dense[1].convs[4].weight
-        )
+        ours, theirs = f"blocks.{to}.dense.1.convs.4.weight", f"blocks.{source}.dense.1.convs.4.weight"
+        assert torch.equal(fewer.get_parameter(ours), found.get_parameter(theirs))
 
 
 @pytest.mark.parametrize("damage", [lambda d: d[:-3], lambda d: d + b"\0" * 8, lambda d: b"\1" + d[1:]])
@@ -153,9 +154,7 @@ def test_every_tensor_of_the_network_is_on_its_device() -> None:
         assert net(picture, picture, latent, one, one, text).device.type == "meta"
 
 
-def lent_words() -> object:
-    from picogram.diffusion.text import WordVectors
-
+def lent_words() -> WordVectors:
     return WordVectors(torch.zeros(1, 2, 576), torch.ones(1, 2, dtype=torch.bool))
 
 

@@ -287,9 +287,9 @@ def test_every_photo_is_seen_before_one_is_seen_again(folder: Path, tmp_path: Pa
     seen: list[int] = []
     sample = made.task.data.sample
 
-    def noted(photos: Sequence[int], *more: Any) -> PairBatch:
+    def noted(photos: Sequence[int], cells: int, drop_tokens: float) -> PairBatch:
         seen.extend(photos)
-        return sample(photos, *more)
+        return sample(photos, cells, drop_tokens)
 
     made.task.data.sample = noted  # type: ignore[method-assign]
     made.run()

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import tarfile
@@ -18,13 +19,13 @@ from safetensors.torch import save_file
 
 from picogram.latent.codec import PhotoCodec, load_codec
 from picogram.latent.coding import decode_latents, encode_latents
-from picogram.latent.model import LatentCodec
+from picogram.latent.latent_codec import LatentCodec
 from picogram.latent.prior import Prior, PriorConfig, bounded
 from picogram.latent.transforms import interpolate_anchors, klt_of_patches
 from picogram.models import DEFAULT_LATENT, latent_weights
-from training import carrier
-from training.engine import TrainingEngine, weights_of
-from training.latent.export import counts_of, export, load_checkpoint, progress
+from training import carrier, shipping
+from training.engine import TrainingEngine, progress, weights_of
+from training.latent.export import counts_of, export, load_checkpoint
 from training.latent.lent import main as lent_main
 from training.latent.losses import Distortion, LatentLossWeights
 from training.latent.task import LatentTask, made
@@ -223,7 +224,8 @@ def test_a_lent_machine_goes_on_with_a_second_load_and_sends_small_parts(
         load.mkdir()
     size = (carry / "photos.tar").stat().st_size / 2
     carrier.split_photos(carry / "photos.tar", loads, (size, size))
-    work, out, names = tmp_path / "work", tmp_path / "out", [set(), set()]
+    work, out = tmp_path / "work", tmp_path / "out"
+    names: list[set[str]] = [set(), set()]
     for number, load in enumerate(loads):
         with tarfile.open(load / f"photos-{number}.tar") as tar:
             names[number] = set(tar.getnames())
@@ -263,6 +265,18 @@ def test_a_recipe_is_fitted_to_the_seconds_that_are_left(recipe: Path, photos: P
     assert [p.settings for p in run.phases] == [p.settings for p in measured.phases]
     spent, _ = carrier.timed(run, 0, 4)
     assert 0.2 < spent / 4 * sum(p.length for p in run.phases) / 1000 < 5
+
+
+def test_an_id_that_is_taken_is_refused(tmp_path: Path) -> None:
+    made = argparse.ArgumentParser()
+    shipping.add_target_options(made)
+    words = ["--model", "3", "--out", str(tmp_path)]
+    shipping.refuse_taken(made.parse_args(words), "latent")
+    shipping.ship(tmp_path, "latent", 3, {"x": torch.zeros(1)}, {})
+    with pytest.raises(SystemExit, match=r"latent-3\.safetensors exists"):
+        shipping.refuse_taken(made.parse_args(words), "latent")
+    shipping.refuse_taken(made.parse_args([*words, "--overwrite"]), "latent")
+    shipping.refuse_taken(made.parse_args(words), "diffusion")
 
 
 def test_squared_error_grows_with_the_error() -> None:

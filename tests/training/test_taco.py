@@ -23,7 +23,7 @@ from torch import Tensor
 
 from picogram.latent.codec import PhotoCodec
 from picogram.latent.guide import Guide
-from picogram.latent.model import LatentCodec
+from picogram.latent.latent_codec import LatentCodec
 from picogram.semantics.joint import JointHeads
 from training.engine import TrainingEngine
 from training.latent.export import export

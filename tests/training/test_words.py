@@ -14,7 +14,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from picogram.text.lm.model import KEY_BITS, VALUE_BITS
+from picogram.text.lm.exact_lm import KEY_BITS, VALUE_BITS
 from training.command import TrainingRecipe
 from training.engine import Every, TrainingEngine, TrainingTask, weights_of
 from training.phases import Phase

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image, ImageFilter
@@ -19,12 +20,16 @@ from PIL import Image, ImageFilter
 from picogram.bitstream import Header, Picogram, Profile, parse, serialise
 from picogram.images import read_image
 from picogram.jobs import Handler, Job, Outcome, Result
-from picogram_gateway import inspector
+from picogram.pipeline.handovers import JobReport, WordsRead, WordsToWrite
+from picogram.pipeline.prepare import Hints, PreparedWords, WordsVariant
+from picogram.request import EncodeOptions
+from picogram.results import Decoded, Drawing, Encoded
+from picogram.semantics.description import Description
+from picogram.semantics.plain import objects_of
+from picogram.semantics.words import ReadText, TextSections
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
-from picogram_gateway.workers import Backend
-
-PROFILES = ["base", "stc", "misc", "taco", "sedic"]
+from picogram_gateway.gateway_settings import GatewaySettings
+from picogram_gateway.workers import Backend, inspect_jobs, shipped_catalogue
 
 
 class Codec:
@@ -49,9 +54,9 @@ class Codec:
             "encoder": lambda jobs: [self._guarded(self._encode, job) for job in jobs],
             "decoder": lambda jobs: [self._guarded(self._decode, job) for job in jobs],
             "lmm": lambda jobs: [self._words(job) for job in jobs],
-            "inspector": inspector.handler,
+            "inspector": inspect_jobs,
         }
-        return Backend(handlers, catalogue=lambda: {"profiles": PROFILES, "models": []})
+        return Backend(handlers, catalogue=shipped_catalogue)
 
     def _guarded(self, work: Any, job: Job) -> Outcome:
         try:
@@ -71,15 +76,16 @@ class Codec:
             job.control.check()
         if self.error:
             return self.error
-        description = job.facts.get("description") or {"caption": "", "objects": []}
-        words = {name: str(said).encode() for name, said in description.items() if said}
+        left = WordsToWrite.of(job.facts)
+        prepared = left.prepared if left else PreparedWords()
+        (variant,), words = prepared.variants, prepared.variants[0].sections.optional
         header = Header(Profile[job.options["profile"].upper()], image.width, image.height, 1)
         empty = len(serialise(Picogram(header, b"", words)))
         latent = bytes(i * 7919 % 251 for i in range(job.options["bytes"] - empty - 2))
-        heard = {"heard": job.facts.get("heard")}
-        return Result(
-            serialise(Picogram(header, latent, words)), "application/vnd.picogram", heard, self.warnings
-        )
+        file = serialise(Picogram(header, latent, words))
+        encoded = Encoded(file, variant.description, heard=prepared.hints.heard)
+        facts = JobReport(encoded.facts()).facts() | WordsToWrite.taken()
+        return Result(file, "application/vnd.picogram", facts, self.warnings)
 
     def _decode(self, job: Job) -> Outcome:
         self.decoded.append(job)
@@ -91,14 +97,26 @@ class Codec:
             job.control.check()
         noise = Image.effect_noise((header.width, header.height), 60).filter(ImageFilter.GaussianBlur(4))
         steps = 1 if job.options["steps"] is None else job.options["steps"]
-        facts = {"width": header.width, "height": header.height, "steps": steps, "seed": job.options["seed"]}
+        drawing = Drawing(min(steps, 1), steps, seed=job.options["seed"])
+        facts = JobReport(Decoded(noise, drawing=drawing).facts()).facts() | WordsRead.taken()
         return Result(png(noise), "image/png", facts)
 
     def _words(self, job: Job) -> Outcome:
-        caption = job.options.get("caption") or "What the captioner sees."
-        if job.options.get("profile") in ("base", "taco"):
-            return Result(job.payload, "", {"heard": caption if job.options["profile"] == "taco" else None})
-        return Result(job.payload, "", {"description": {"caption": caption, "objects": self.objects}})
+        if job.task == "read":
+            seen = Description("What the captioner sees.", objects_of(self.objects))
+            return Result(job.payload, "", WordsRead(ReadText(seen)).facts())
+        options = EncodeOptions.of(job.options)
+        caption = options.caption or "What the captioner sees."
+        if not options.spec.sections:
+            hints = Hints(caption, np.zeros((1, 2), np.float16)) if options.spec.guided else Hints()
+            return Result(job.payload, "", WordsToWrite(PreparedWords(hints=hints)).facts())
+        objects = b"objects" if self.objects else None
+        sections, seen = (
+            TextSections(caption.encode(), objects),
+            Description(caption, objects_of(self.objects)),
+        )
+        prepared = PreparedWords((WordsVariant(sections, seen),))
+        return Result(job.payload, "", WordsToWrite(prepared).facts())
 
 
 def png(image: Image.Image) -> bytes:

@@ -17,7 +17,7 @@ from serving import serving
 
 import picogram
 from picogram_gateway.app import create_app
-from picogram_gateway.settings import GatewaySettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend
 
 Visit = Callable[..., Any]
@@ -166,7 +166,8 @@ def test_any_bytes_up_to_the_largest_code(visit: Visit, gateway: str, size: int)
 
 def test_a_file_too_large_for_a_code_offers_none(visit: Visit, gateway: str) -> None:
     page = visit(gateway)
-    for target, fits in ({"bytes": 2900}, True), ({"quality": 100}, False):
+    targets: list[tuple[dict[str, Any], bool]] = [({"bytes": 2900}, True), ({"quality": 100}, False)]
+    for target, fits in targets:
         data = picogram.encode(SAMPLES / "coffee.jpg", **target)
         assert (len(data) <= 2953) is fits
         page.locator("#file").set_input_files({"name": "coffee.pico", "mimeType": "", "buffer": data})

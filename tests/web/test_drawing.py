@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from page_steps import choose, encode, finished, open_file, until
-from serving import PROFILES, Codec
+from serving import Codec
 
 from picogram.bitstream import Header, Picogram, Profile, serialise
+from picogram.profiles.registry import PROFILES
 
 Visit = Callable[..., Any]
 LEFT, RIGHT = ["##......"] * 8, ["......##"] * 8

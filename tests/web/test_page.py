@@ -202,7 +202,7 @@ def test_the_parts_of_the_file_add_up(visit: Visit, gateway: str) -> None:
 
 
 def test_events_are_taken_up_where_they_broke_off(visit: Visit, gateway: str, codec: Codec) -> None:
-    codec.go = threading.Event()
+    codec.go = go = threading.Event()
     page = visit(gateway)
     asked: list[str | None] = []
 
@@ -212,7 +212,7 @@ def test_events_are_taken_up_where_they_broke_off(visit: Visit, gateway: str, co
             body = ": hello\n\nid: 0-1\nevent: queued\ndata: {}\n\nid: 0-2\nevent: running\nda"
             route.fulfill(status=200, content_type="text/event-stream", body=body)
         else:
-            codec.go.set()
+            go.set()
             route.continue_()
 
     page.route("**/events", first_breaks_off)
@@ -226,7 +226,12 @@ def test_without_events_the_page_asks_for_the_state(visit: Visit, gateway: str, 
     codec.go = threading.Event()
     page = visit(gateway)
     asked: list[Job | None] = []
-    page.route("**/events", lambda route: (asked.append(None), route.abort())[1])
+
+    def refused(route: Any) -> None:
+        asked.append(None)
+        route.abort()
+
+    page.route("**/events", refused)
     choose(page)
     encode(page)
     page.get_by_text("Coding the picture: 25 %").wait_for()

@@ -15,6 +15,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from training.engine import progress
 from training.shipping import add_target_options, int8_channels, refuse_taken, ship
 
 COMMAND = (
@@ -39,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     made.add_argument("weights", type=Path)
-    made.add_argument("--samples", type=int, required=True, help="that the run saw")
-    made.add_argument("--hours", type=float, required=True, help="of the run")
+    made.add_argument("--samples", type=int, help="that the run saw; default: what the weights say")
+    made.add_argument("--hours", type=float, help="of the run; default: what the weights say")
     made.add_argument("--device", default="one NVIDIA H200")
     add_target_options(made)
     return made
@@ -50,7 +51,13 @@ def main() -> None:
     args = parser().parse_args()
     refuse_taken(args, "diffusion")
     weights = load_file(args.weights)
-    training = {"command": COMMAND, "device": args.device, "hours": args.hours, "samples": args.samples}
+    said = progress(args.weights)
+    training = {
+        "command": COMMAND,
+        "device": args.device,
+        "hours": round(said["minutes"] / 60, 2) if args.hours is None else args.hours,
+        "samples": said["samples"] if args.samples is None else args.samples,
+    }
     about = {
         "licence": "Apache-2.0 AND BSD-3-Clause",
         "origin": ORIGIN,

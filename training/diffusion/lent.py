@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from picogram.diffusion.model import DiffusionConfig
+from picogram.diffusion.diffusion_net import DiffusionConfig
 from picogram.diffusion.rrdb import RRDBTrunk
 from training import carrier
 from training.command import TrainingRecipe

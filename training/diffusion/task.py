@@ -14,9 +14,9 @@ from torch import Tensor
 
 from picogram.diffusion.bridge import NOISE, mix
 from picogram.diffusion.colour import fix_colour
-from picogram.diffusion.model import DiffusionNet
+from picogram.diffusion.conditioning import EncodedText, WordTable
+from picogram.diffusion.diffusion_net import DiffusionNet
 from picogram.diffusion.rrdb import DenseBlock
-from picogram.diffusion.text import EncodedText, WordTable
 from picogram.semantics.features import FeatureNet
 from training.devices import autocast, placed
 from training.diffusion.losses import Adversary, DiffusionLossWeights, Distances, Judged, Moments

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from picogram.diffusion.model import DiffusionConfig, DiffusionNet
-from picogram.diffusion.text import WordTable
+from picogram.diffusion.conditioning import WordTable
+from picogram.diffusion.diffusion_net import DiffusionConfig, DiffusionNet
 from picogram.semantics.features import FeatureNet
 from training import command
 from training.command import TrainingRecipe, engine_of, recipe_of

@@ -32,8 +32,8 @@ from torch import Tensor
 from picogram.models.store import features_file, text_model_file
 from picogram.semantics.features import CHANNELS, FeatureNet, Features
 from picogram.semantics.joint import WINDOWS, JointConfig, by_length, caption_ids, padded
-from picogram.text.lm.load import load_tokenizer
-from picogram.text.lm.model import LMConfig
+from picogram.text.lm.exact_lm import LMConfig
+from picogram.text.lm.loading_lm import load_tokenizer
 from picogram.text.lm.tokens import LMTokenizer
 from training.words.data import captioned
 from training.words.extract_features import pictures

@@ -14,10 +14,8 @@ import argparse
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from picogram.bitstream.rangecoder import TOTAL
@@ -25,10 +23,10 @@ from picogram.exact import ACTIVATION_MAX, FRACTION_BITS
 from picogram.latent.coding import walk_values
 from picogram.latent.exact_prior import ONE, RATE_COUNT, ExactPrior
 from picogram.latent.guide import AdapterConfig
-from picogram.latent.model import LatentCodec
+from picogram.latent.latent_codec import LatentCodec
 from picogram.latent.prior import SCALE_COUNT, Prior, scale_of_index
 from picogram.latent.transforms import TransformConfig
-from training.engine import weights_of
+from training.engine import progress, weights_of
 from training.photos import PhotoBank, bank
 from training.shipping import add_target_options, int8_channels, refuse_taken, ship
 
@@ -158,15 +156,6 @@ def export(model: LatentCodec, photos: PhotoBank, batches: int) -> dict[str, Ten
             tensors |= packed(name.replace("prior.", "hyper_analysis.", 1), value)
     tensors["log_gain"] = model.log_gain.detach().float()
     return {k: v.contiguous() for k, v in tensors.items()}
-
-
-def progress(path: Path) -> dict[str, Any]:
-    """Steps, samples and minutes of a run, as far as its file says."""
-    if path.suffix == ".pt":
-        state = torch.load(path, map_location="cpu", weights_only=False)
-        return {k: state[k] for k in ("step", "samples")} | {"minutes": round(state["seconds"] / 60, 1)}
-    with safe_open(path, "pt") as file:
-        return {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
 
 
 def parser() -> argparse.ArgumentParser:

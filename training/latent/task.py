@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from picogram.latent.guide import Guide
-from picogram.latent.model import LatentCodec
+from picogram.latent.latent_codec import LatentCodec
 from picogram.latent.prior import PriorConfig
 from picogram.latent.transforms import TransformConfig, klt_of_patches
 from training.devices import autocast, placed

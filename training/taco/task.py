@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from picogram.latent.guide import AdapterConfig
-from picogram.latent.model import LatentCodec
+from picogram.latent.latent_codec import LatentCodec
 from picogram.latent.transforms import TransformConfig
 from picogram.semantics.features import Features
 from picogram.semantics.joint import JointHeads, vectors_of

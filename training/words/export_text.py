@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from picogram.text.lm.exact_lm import KEY_BITS, VALUE_BITS
 from picogram.text.lm.mode import TEXT_MODEL
-from picogram.text.lm.model import KEY_BITS, VALUE_BITS
 from training.engine import weights_of
 from training.words.float_lm import FloatLM
 from training.words.train_prompt import prompt_of, written_prompt

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from picogram.text.lm.model import LMConfig
+from picogram.text.lm.exact_lm import LMConfig
 
 KV = Tensor
 """Keys and values of a prefix, ``[layers, 2, n, kv * d]`` or with a batch after the 2; keys after the rotation."""

@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from picogram.text.rangecoder import WideRangeEncoder
 from picogram.text.static import MODEL_FILE, SHARES, StaticModel, count, segment, write_with
+from picogram.text.token_rangecoder import WideRangeEncoder
 
 DENSE = Path(__file__).with_name("dense.jsonl")
 COMMAND = "python -m training.words.train_static --captions flickr8k.tar --out shared/picogram/text"

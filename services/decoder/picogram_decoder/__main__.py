@@ -13,8 +13,8 @@ from picogram.workers.process import run_worker
 
 def load() -> Handler:
     """The handler, its models loaded."""
-    from picogram_decoder.handler import load_handler
-    from picogram_decoder.settings import DecoderSettings
+    from picogram_decoder.decoder_handler import load_handler
+    from picogram_decoder.decoder_settings import DecoderSettings
 
     handler = load_handler(read_settings(DecoderSettings))
     handler.warm_up()

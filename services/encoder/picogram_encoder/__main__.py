@@ -12,7 +12,7 @@ from picogram.workers.process import run_worker
 
 def load() -> Handler:
     """The handler, its models loaded."""
-    from picogram_encoder.handler import handler, warm_up
+    from picogram_encoder.encoder_handler import handler, warm_up
 
     warm_up()
     return handler

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from picogram.bitstream.container import OPTIONAL
 from picogram.jobs import JobState, Priority, Result, WorkerInfo
 from picogram.jobs.state import Status
-from picogram.pipeline.handovers import Report
+from picogram.pipeline.handovers import JobReport
 from picogram.results import Encoded
 from picogram.semantics.description import printable
 from picogram_gateway.problems import Problem, problem_of
@@ -41,7 +41,7 @@ def render(kind: str, result: Result, job_id: str) -> Response:
 
 def facts_of(result: Result) -> dict[str, Any]:
     """What the last step reports of the payload."""
-    report = Report.of(result.metadata)
+    report = JobReport.of(result.metadata)
     return dict(report.result) if report else {}
 
 

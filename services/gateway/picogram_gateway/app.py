@@ -22,8 +22,8 @@ from picogram.observe.tracing import TracingObserver
 from picogram.version import VERSION
 from picogram_gateway import jobs, openapi, problems, routes, web
 from picogram_gateway.dispatch import Dispatcher
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.guards import Auth, BodyLimit, InFlight, KeyRing, RateLimit, Rates
-from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.telemetry import (
     GatewayMetrics,
     Metrics,

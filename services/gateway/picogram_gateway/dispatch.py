@@ -22,8 +22,8 @@ import structlog
 from picogram.errors import BrokerUnavailable, JobUnknown, PicogramError
 from picogram.jobs import BatchLimits, Broker, Job, JobState, Observer, Result, Worker, WorkerInfo
 from picogram.version import VERSION
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.problems import not_ready
-from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.telemetry import STEPS
 from picogram_gateway.workers import Backend
 

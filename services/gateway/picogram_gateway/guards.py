@@ -30,8 +30,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from picogram.errors import UsageError
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.problems import ProblemError, refuse
-from picogram_gateway.settings import GatewaySettings
 
 logger = structlog.get_logger("picogram.gateway")
 

@@ -19,9 +19,9 @@ from picogram.jobs import Event, JobState
 from picogram_gateway import openapi
 from picogram_gateway.answers import JobView, job_view
 from picogram_gateway.exchange import answer, dispatcher_of
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.guards import owner_of
 from picogram_gateway.problems import ProblemError
-from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.telemetry import set_job
 
 router = APIRouter(prefix="/v1/jobs/{id}", tags=["jobs"])

@@ -56,6 +56,8 @@ STATUS: Final[Mapping[str, int]] = {
 STORE_RETRY_SECONDS: Final = 2
 """After which to ask again when the job store is away."""
 
+_RAISED: Final = "Value error, "
+"""What pydantic puts before the words of a ValueError."""
 _SLUGS: Final = {404: "not-found", 405: "method-not-allowed", 406: "not-acceptable", 413: "body-too-large"}
 
 
@@ -147,8 +149,9 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for nothing else
-    errors = [{"where": _where(each["loc"]), "message": each["msg"]} for each in error.errors()]
-    detail = "; ".join(f"{each['where']}: {each['message']}" for each in errors)
+    found = [(_where(each["loc"]), each["msg"].removeprefix(_RAISED)) for each in error.errors()]
+    errors = [{"where": where, "message": message} for where, message in found]
+    detail = "; ".join(f"{where}: {message}" if "." in where else message for where, message in found)
     return problem_response(request.scope, 422, "usage", "Invalid arguments", detail, errors=errors)
 
 

@@ -23,6 +23,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     PrivateAttr,
     ValidationError,
     create_model,
@@ -282,17 +283,18 @@ def _query(options: type) -> Any:
 
 
 def _field(argument: Argument) -> Any:
+    """Described with kind and bounds, which only the options check, in the same words for everybody."""
     kind: Any = Literal[argument.choices] if argument.choices else argument.kind
-    bounds = {"minimum": argument.low, "maximum": argument.high}
+    bounds = {"minimum": argument.low, "maximum": argument.high, "maxLength": argument.longest}
     example = _EXAMPLES.get(argument.name, argument.example)
     field = Field(
         argument.default,
         description=argument.help,
-        max_length=argument.longest,
         examples=None if example is None else [example],
         json_schema_extra={name: value for name, value in bounds.items() if value is not None},
     )
-    return (kind if argument.default is not None else kind | None), field
+    shown = kind if argument.default is not None else kind | None
+    return Annotated[Any, PlainValidator(argument.value, json_schema_input_type=shown)], field
 
 
 _EncodeArguments: Any = _query(EncodeOptions)

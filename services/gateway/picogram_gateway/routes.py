@@ -16,6 +16,7 @@ from picogram.semantics.description import MAX_CAPTION_CHARACTERS
 from picogram_gateway import openapi
 from picogram_gateway.answers import worker_view
 from picogram_gateway.exchange import dispatcher_of, exchange, order_for_file, order_for_image
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.problems import ProblemError
 from picogram_gateway.requests import (
     DecodeQuery,
@@ -28,7 +29,6 @@ from picogram_gateway.requests import (
     negotiate,
     read_body,
 )
-from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import Backend
 
 

@@ -25,8 +25,8 @@ from picogram.environment import read_settings
 from picogram.errors import UsageError
 from picogram.observe import logs, tracing
 from picogram_gateway.app import create_app
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.guards import KeyRing
-from picogram_gateway.settings import GatewaySettings
 from picogram_gateway.workers import embedded_backend, fleet_backend
 
 _BACKLOG = 2048

@@ -25,7 +25,7 @@ import picogram
 from picogram.errors import BudgetTooSmall, UsageError
 from picogram.images import read_image
 from picogram.jobs import Handler, Job, Outcome, Result
-from picogram.pipeline.handovers import Report, WordsRead
+from picogram.pipeline.handovers import JobReport, WordsRead
 from picogram.profiles.registry import DEFAULT_PROFILE, PROFILES
 from picogram.semantics.plain import plain_description
 from picogram.semantics.words import ReadText
@@ -57,11 +57,11 @@ def embedded_backend() -> Backend:
 
 def _warm_up() -> None:
     """Load what pictures need; the models for words load when the first words come."""
-    import picogram_decoder.handler
-    import picogram_encoder.handler
+    import picogram_decoder.decoder_handler
+    import picogram_encoder.encoder_handler
 
-    picogram_encoder.handler.warm_up()
-    picogram_decoder.handler.warm_up()
+    picogram_encoder.encoder_handler.warm_up()
+    picogram_decoder.decoder_handler.warm_up()
 
 
 def _catalogue() -> dict[str, Any]:
@@ -75,19 +75,19 @@ def _catalogue() -> dict[str, Any]:
 
 
 def _encode(jobs: list[Job]) -> list[Outcome]:
-    from picogram_encoder.handler import handler
+    from picogram_encoder.encoder_handler import handler
 
     return handler(jobs)
 
 
 def _decode(jobs: list[Job]) -> list[Outcome]:
-    from picogram_decoder.handler import handler
+    from picogram_decoder.decoder_handler import handler
 
     return handler(jobs)
 
 
 def _words(jobs: list[Job]) -> list[Outcome]:
-    from picogram_lmm.handler import handler
+    from picogram_lmm.lmm_handler import handler
 
     return handler(jobs)
 
@@ -211,7 +211,7 @@ def reference(image_bytes: bytes, codec: str, max_bytes: int, check: Callable[[]
         "coded_width": best.size[0],
         "coded_height": best.size[1],
     }
-    return Result(best.data, f"image/{codec}", Report(facts).facts())
+    return Result(best.data, f"image/{codec}", JobReport(facts).facts())
 
 
 def _finalists(image: Image.Image, coder: _Coder, max_bytes: int, check: Callable[[], None]) -> list[_Fit]:

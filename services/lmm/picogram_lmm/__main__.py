@@ -13,8 +13,8 @@ from picogram.workers.process import run_worker
 
 def load() -> Handler:
     """The handler, its models loaded."""
+    from picogram_lmm.lmm_settings import LmmSettings
     from picogram_lmm.loading import load_handler
-    from picogram_lmm.settings import LmmSettings
 
     return load_handler(read_settings(LmmSettings))
 

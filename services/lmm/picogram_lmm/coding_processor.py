@@ -25,7 +25,7 @@ from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 from picogram.errors import CorruptBitstream, PicogramError
 from picogram.text.fixed import Symbol
 from picogram.text.lm.distribution import cumulative, symbol, token_at
-from picogram.text.rangecoder import WideRangeDecoder
+from picogram.text.token_rangecoder import WideRangeDecoder
 
 Row = npt.NDArray[np.float64]
 """Integer logits ``[vocabulary]`` in units of 1/256 nat."""

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""The coder ``exact-lm`` on vLLM: stands in for ``picogram.text.lm.coder.LMCoder``, makes and reads the same bytes.
+"""The coder ``exact-lm`` on vLLM: stands in for ``picogram.text.lm.lm_coder.LMCoder``, makes and reads the same bytes.
 
 [virtual ids of the soft prompt | start token] ── Engine ── the tokens that follow
 
@@ -16,11 +16,11 @@ from typing import Any
 
 from torch import Tensor
 
-from picogram.text.lm.coder import MAX_TOKENS, LMCoder
-from picogram.text.lm.model import MAX_POSITIONS, ExactLM, LMConfig
+from picogram.text.lm.exact_lm import MAX_POSITIONS, ExactLM, LMConfig
+from picogram.text.lm.lm_coder import MAX_TOKENS, LMCoder
 from picogram.text.lm.tokens import END_OF_TEXT, LMTokenizer
 from picogram_lmm import coding_processor, exact_model
-from picogram_lmm.engine import DEFAULT_ROWS, KV_CACHE_BYTES, Engine, Prompt
+from picogram_lmm.vllm_engine import DEFAULT_ROWS, KV_CACHE_BYTES, Engine, Prompt
 
 
 class VllmLMCoder(LMCoder):

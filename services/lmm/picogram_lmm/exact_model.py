@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""The exact language model of ``picogram.text.lm.model`` as a model of vLLM's, with the same integer logits.
+"""The exact language model of ``picogram.text.lm.exact_lm`` as a model of vLLM's, with the same integer logits.
 
     token ids, virtual ids ── ExactLM.blocks over vLLM's paged cache ── integer logits, float32
 
@@ -25,7 +25,7 @@ from vllm.config import VllmConfig
 from vllm.forward_context import get_forward_context
 from vllm.model_executor.layers.attention import Attention
 
-from picogram.text.lm.model import MAX_POSITIONS, ExactLM, LMConfig
+from picogram.text.lm.exact_lm import MAX_POSITIONS, ExactLM, LMConfig
 
 ARCHITECTURE = "PicogramExactLM"
 MAX_MODEL_LENGTH = MAX_POSITIONS + 1

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from picogram.errors import CorruptBitstream, ModelError, PicogramError, UnknownModel
 from picogram.text import raw
 from picogram.text.fixed import fixed_symbol, read_fixed
-from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
+from picogram.text.token_rangecoder import WideRangeDecoder, WideRangeEncoder
 from picogram_lmm.coding_processor import ReadingScript, RoundingProcessor, Row, WritingScript
-from picogram_lmm.engine import DEFAULT_ROWS, Engine
+from picogram_lmm.vllm_engine import DEFAULT_ROWS, Engine
 
 _FINGERPRINT_TOTAL = 1 << 16
 _ENDINGS = (236, 16, 4)

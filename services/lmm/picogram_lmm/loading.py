@@ -12,8 +12,8 @@ from PIL import Image
 from picogram.errors import ModelError
 from picogram.semantics.description import Description
 from picogram.semantics.words import Words, default_words
-from picogram_lmm.handler import LmmHandler
-from picogram_lmm.settings import LmmSettings
+from picogram_lmm.lmm_handler import LmmHandler
+from picogram_lmm.lmm_settings import LmmSettings
 
 logger = structlog.get_logger("picogram.lmm")
 

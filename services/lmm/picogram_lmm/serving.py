@@ -9,10 +9,10 @@ from typing import Any
 from picogram.models.store import text_available
 from picogram.semantics.words import Words
 from picogram.text.coder import TextCoder
-from picogram.text.lm.load import load_lm_coder
-from picogram_lmm.captioner import VllmCaptioner
-from picogram_lmm.engine import prepare_process
-from picogram_lmm.settings import LmmSettings
+from picogram.text.lm.loading_lm import load_lm_coder
+from picogram_lmm.lmm_settings import LmmSettings
+from picogram_lmm.vllm_captioner import VllmCaptioner
+from picogram_lmm.vllm_engine import prepare_process
 
 
 def served_words(settings: LmmSettings) -> Words:
@@ -27,7 +27,7 @@ def served_words(settings: LmmSettings) -> Words:
     if settings.captioner_memory is not None:
         options["gpu_memory_utilization"] = settings.captioner_memory
     if settings.coder == "exact" and current_platform.is_cpu():
-        from picogram_lmm.words import vllm_words
+        from picogram_lmm.vllm_words import vllm_words
 
         return vllm_words(settings.captioner, settings.rows, **options)
     # Before the captioner's engine, which takes the memory that is left.

@@ -29,11 +29,11 @@ from torch import Tensor
 from picogram.bench.codecs import package_version
 from picogram.bench.compare import Measured
 from picogram.bench.kid import kid
-from picogram.bench.measure import budget_bytes
+from picogram.bench.measuring import budget_bytes
+from picogram.bench.result_tables import Ablation, markdown, save
 from picogram.bench.subject import Drawn, Subject
-from picogram.bench.tables import Ablation, markdown, save
-from picogram.bench.verdicts import Kid, Row
-from picogram.bench.words import Found, Variant, donors, find, read_captions, variants
+from picogram.bench.verdicts import AblationRow, Kid
+from picogram.bench.word_variants import Found, Variant, donors, find, read_captions, variants
 from picogram.bitstream import parse
 from picogram.diffusion.denoiser import Denoiser
 from picogram.errors import BudgetTooSmall, UsageError
@@ -234,10 +234,10 @@ def _originals(profile: str, bpp: float) -> str:
     return repr((profile, bpp))
 
 
-def _row(case: _Case, name: str, budget: int, data: bytes, drawn: Drawn) -> Row:
+def _row(case: _Case, name: str, budget: int, data: bytes, drawn: Drawn) -> AblationRow:
     profile, bpp, variant, seed = case
     measured = drawn.measured
-    return Row(
+    return AblationRow(
         profile,
         bpp,
         variant,

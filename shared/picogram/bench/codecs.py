@@ -20,7 +20,7 @@ from picogram.bench.vvc import VvcCodec
 from picogram.errors import ModelMissing, UsageError
 
 
-class Codec(Protocol):
+class BenchCodec(Protocol):
     """What the search needs. ``settings`` and ``version`` go into the report."""
 
     @property
@@ -113,21 +113,21 @@ def _pillow_version(feature: str) -> str:
     return f"Pillow {pillow_version}, {feature} {features.version(feature)}"
 
 
-def _jpeg() -> Codec:
+def _jpeg() -> BenchCodec:
     settings = {"optimize": True, "progressive": True, "subsampling": "4:2:0"}
     return PillowCodec("jpeg", "JPEG", range(1, 96), settings, _pillow_version("libjpeg_turbo"))
 
 
-def _webp() -> Codec:
+def _webp() -> BenchCodec:
     return PillowCodec("webp", "WEBP", range(101), {"method": 6}, _pillow_version("webp"))
 
 
-def _avif() -> Codec:
+def _avif() -> BenchCodec:
     settings = {"speed": 2, "subsampling": "4:2:0"}
     return PillowCodec("avif", "AVIF", range(101), settings, _pillow_version("avif"))
 
 
-def _jpeg_xl() -> Codec:
+def _jpeg_xl() -> BenchCodec:
     from importlib.metadata import version
 
     try:
@@ -148,7 +148,7 @@ _PICOGRAMS = {
         PicogramCodec("picogram-taco", "taco"),
     )
 }
-_MAKERS: dict[str, Callable[[], Codec]] = {
+_MAKERS: dict[str, Callable[[], BenchCodec]] = {
     "picogram": PicogramCodec,
     "vvc": VvcCodec,
     "avif": _avif,
@@ -160,7 +160,7 @@ NAMES = tuple(_MAKERS)
 """Of the codecs that are compared by default. ``make`` also knows Picogram's other profiles, and its base pictures."""
 
 
-def make(name: str) -> Codec:
+def make(name: str) -> BenchCodec:
     """The codec of that name; UsageError if there is none, ModelMissing if what it needs is missing."""
     if name in _PICOGRAMS:
         return _PICOGRAMS[name]

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from picogram.bench.kid import patch_features, vgg_rows
-from picogram.bench.measure import Backbones, to_tensor
+from picogram.bench.measuring import Backbones, to_tensor
 from picogram.metrics.fidelity import psnr
 from picogram.metrics.perceptual import lpips_distance
 from picogram.models.store import features_file

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from picogram.bench.measure import LOWER_IS_BETTER, METRICS
-from picogram.bench.report import Mean, Report
+from picogram.bench.measuring import LOWER_IS_BETTER, METRICS
+from picogram.bench.report import BenchMean, BenchReport
 
 _TITLES = {"lpips": "LPIPS (alex)", "dists": "DISTS", "ms_ssim": "MS-SSIM", "psnr": "PSNR (dB)"}
 _COLOURS = {
@@ -29,7 +29,7 @@ _LABEL_HEIGHT = 22
 _GAP = 4
 
 
-def curves(report: Report, path: Path) -> None:
+def curves(report: BenchReport, path: Path) -> None:
     """A 2x2 grid, one metric each, over the rate that was spent; hollow marks had files over budget."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -52,7 +52,7 @@ def curves(report: Report, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _curve(axes: object, means: list[Mean], metric: str) -> None:
+def _curve(axes: object, means: list[BenchMean], metric: str) -> None:
     if not means:
         return
     means = sorted(means, key=lambda mean: mean.bpp)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run of the benchmark leaves: ``results.json``, ``results.md``, and a table for the terminal.
 
-The JSON holds everything the other outputs are made of. Its shape is ``Report``; ``schema`` grows when that
+The JSON holds everything the other outputs are made of. Its shape is ``BenchReport``; ``schema`` grows when that
 changes. What a run has not measured on request (``semantic``, ``agreement``) is left out of it.
 """
 
@@ -30,7 +30,7 @@ _MEANS = ("bytes", "bpp", "lpips", "dists", "ms_ssim", "psnr", "encode_seconds",
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """One picture through one codec at one target; ``scale`` divides the coded sides, nan is unmeasurable."""
 
     codec: str
@@ -53,7 +53,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Mean:
+class BenchMean:
     """Means over ``images`` pictures; ``over_budget`` and ``downscaled`` count those among them."""
 
     codec: str
@@ -74,7 +74,7 @@ class Mean:
 
 
 @dataclass
-class Report:
+class BenchReport:
     """A whole run: ``codecs`` by name with version and settings, ``pictures`` with size, SHA-256, perhaps a caption.
 
     ``space``: name of the joint space that meanings were compared in; "": they were not.
@@ -83,11 +83,11 @@ class Report:
     targets: list[float]
     codecs: dict[str, dict[str, Any]]
     pictures: dict[str, dict[str, Any]]
-    rows: list[Row] = field(default_factory=list)
+    rows: list[BenchRow] = field(default_factory=list)
     schema: int = SCHEMA
     space: str = ""
 
-    def means(self) -> list[Mean]:
+    def means(self) -> list[BenchMean]:
         """One per codec and target, in the order of ``codecs`` and ``targets``."""
         found = []
         for codec in self.codecs:
@@ -98,11 +98,11 @@ class Report:
         return found
 
 
-def _mean(codec: str, target: float, rows: list[Row]) -> Mean:
+def _mean(codec: str, target: float, rows: list[BenchRow]) -> BenchMean:
     averages = {name: _average(getattr(row, name) for row in rows) for name in _MEANS}
     over = sum(row.over_budget for row in rows)
     downscaled = sum(row.scale > 1 for row in rows)
-    return Mean(codec, target, len(rows), over, downscaled, **averages)
+    return BenchMean(codec, target, len(rows), over, downscaled, **averages)
 
 
 def _average(values: Iterable[float]) -> float:
@@ -110,7 +110,7 @@ def _average(values: Iterable[float]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
-def _plain(record: Row | Mean) -> dict[str, Any]:
+def _plain(record: BenchRow | BenchMean) -> dict[str, Any]:
     """A record for JSON: floats rounded to six digits after the point, nan as null."""
     plain = asdict(record)
     plain = {key: value for key, value in plain.items() if key not in MEANING or not math.isnan(value)}
@@ -120,7 +120,7 @@ def _plain(record: Row | Mean) -> dict[str, Any]:
     return plain
 
 
-def save(report: Report, path: Path) -> None:
+def save(report: BenchReport, path: Path) -> None:
     """Write the JSON, means included for readers that do not want to compute them."""
     document = {
         "schema": report.schema,
@@ -135,7 +135,7 @@ def save(report: Report, path: Path) -> None:
     path.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def load(path: Path) -> Report:
+def load(path: Path) -> BenchReport:
     """Read what ``save`` wrote; UsageError if it is something else."""
     try:
         document = json.loads(path.read_text())
@@ -143,36 +143,36 @@ def load(path: Path) -> Report:
             raise UsageError(f"{path} has schema {document['schema']}, this is a reader of {SCHEMA}")
         rows = [_row(entry) for entry in document["rows"]]
         space = document.get("space", "")
-        return Report(document["targets"], document["codecs"], document["pictures"], rows, space=space)
+        return BenchReport(document["targets"], document["codecs"], document["pictures"], rows, space=space)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is not a benchmark report: {error}") from error
 
 
-def _row(entry: dict[str, Any]) -> Row:
-    names = [item.name for item in fields(Row) if item.name in entry or item.name not in MEANING]
+def _row(entry: dict[str, Any]) -> BenchRow:
+    names = [item.name for item in fields(BenchRow) if item.name in entry or item.name not in MEANING]
     values: dict[str, Any] = {name: math.nan if entry[name] is None else entry[name] for name in names}
-    return Row(**values)
+    return BenchRow(**values)
 
 
 _FIGURES = ("bpp ≤", "codec", "bytes", "bpp", "LPIPS↓", "DISTS↓", "MS-SSIM↑", "PSNR↑")
 _SECONDS = ("enc s", "dec s")
 
 
-def _columns(report: Report) -> tuple[str, ...]:
+def _columns(report: BenchReport) -> tuple[str, ...]:
     return (*_FIGURES, *(f"{name}↑" for name in _meanings(report)), *_SECONDS, "notes")
 
 
-def _meanings(report: Report) -> list[str]:
+def _meanings(report: BenchReport) -> list[str]:
     """Those of ``MEANING`` that somebody asked for and that a row has."""
     return [n for n in MEANING if report.space and any(not math.isnan(getattr(r, n)) for r in report.rows)]
 
 
-def _legend(report: Report) -> str:
+def _legend(report: BenchReport) -> str:
     said = "; ".join(f"{name}: {MEANING[name]}" for name in _meanings(report))
     return f"{_LEGEND} {said}; both in {report.space}." if said else _LEGEND
 
 
-def _cells(report: Report) -> Iterator[tuple[str, ...]]:
+def _cells(report: BenchReport) -> Iterator[tuple[str, ...]]:
     means = report.means()
     for target in report.targets:
         for mean in (mean for mean in means if mean.target_bpp == target):
@@ -186,7 +186,7 @@ def _cells(report: Report) -> Iterator[tuple[str, ...]]:
             yield f"{target:g}", mean.codec, *figures, *more, *meanings, *seconds, ", ".join(notes)
 
 
-def table(report: Report) -> Table:
+def table(report: BenchReport) -> Table:
     """Means for the terminal."""
     made = Table(
         title=f"Means over {len(report.pictures)} images",
@@ -210,7 +210,7 @@ def table(report: Report) -> Table:
     return made
 
 
-def markdown(report: Report) -> str:
+def markdown(report: BenchReport) -> str:
     """Means, then what made them."""
     columns = _columns(report)
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]

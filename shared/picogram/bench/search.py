@@ -16,15 +16,15 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from picogram.bench.codecs import Codec
-from picogram.bench.measure import Reference
+from picogram.bench.codecs import BenchCodec
+from picogram.bench.measuring import Reference
 
 SCALES = (1, 2)
 LAST_RESORTS = (4, 8)
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Tried:
     """A file, the setting and the divisor of the sides that made it, and how long that took."""
 
     data: bytes
@@ -37,7 +37,7 @@ class Encoded:
 class Choice:
     """What the search settled on. ``over_budget`` tells that the codec has no smaller file."""
 
-    encoded: Encoded
+    encoded: Tried
     decoded: Image.Image
     decode_seconds: float
     over_budget: bool
@@ -62,10 +62,10 @@ def restore(image: Image.Image, scale: int, size: tuple[int, int]) -> Image.Imag
 class Search:
     """The search for one picture and one codec; files are kept, so that budgets share the encodings."""
 
-    def __init__(self, codec: Codec, reference: Reference) -> None:
+    def __init__(self, codec: BenchCodec, reference: Reference) -> None:
         self.codec = codec
         self.reference = reference
-        self._files: dict[tuple[int, int], Encoded] = {}
+        self._files: dict[tuple[int, int], Tried] = {}
 
     def choose(self, budget: int) -> Choice:
         """The best file of at most ``budget`` bytes, or the smallest one, flagged."""
@@ -82,7 +82,7 @@ class Search:
             return choices[0]
         return min(choices, key=lambda choice: self.reference.lpips(choice.decoded))
 
-    def _largest_fit(self, scale: int, budget: int) -> Encoded | None:
+    def _largest_fit(self, scale: int, budget: int) -> Tried | None:
         """The highest quality that fits, on the assumption that size grows with quality.
 
         Gallops up from the lowest, where the small budgets are and encoding is quick, then bisects.
@@ -99,20 +99,20 @@ class Search:
                 high, step = probe, 0
         return best
 
-    def _fits(self, quality: int, scale: int, budget: int) -> Encoded | None:
+    def _fits(self, quality: int, scale: int, budget: int) -> Tried | None:
         encoded = self._encode(quality, scale)
         return encoded if len(encoded.data) <= budget else None
 
-    def _encode(self, quality: int, scale: int) -> Encoded:
+    def _encode(self, quality: int, scale: int) -> Tried:
         if (quality, scale) not in self._files:
             start = time.perf_counter()
             small = shrink(self.reference.image, scale)
             data = self.codec.encode(small, quality)
             seconds = time.perf_counter() - start
-            self._files[quality, scale] = Encoded(data, quality, scale, seconds)
+            self._files[quality, scale] = Tried(data, quality, scale, seconds)
         return self._files[quality, scale]
 
-    def _decode(self, encoded: Encoded, budget: int) -> Choice:
+    def _decode(self, encoded: Tried, budget: int) -> Choice:
         start = time.perf_counter()
         decoded = restore(self.codec.decode(encoded.data), encoded.scale, self.reference.image.size)
         seconds = time.perf_counter() - start

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the rows of an ablation say: means, spread over seeds, paired differences with intervals, and plain verdicts.
 
-    rows ── by profile, rate and variant ──> Mean
+    rows ── by profile, rate and variant ──> AblationMean
     rows ── picture by picture, seeds averaged ──> Interval of a difference ──> Verdict
 
 Pictures are drawn again with replacement (percentile bootstrap); seeds are averaged first, for they say how much one
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from picogram.bench.words import (
+from picogram.bench.word_variants import (
     BASE,
     CAPTION_ONLY,
     CORRECT,
@@ -43,7 +43,7 @@ _Values = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """One drawing. ``words_bytes`` are those of ``bytes`` that words take; equal ``digest`` means equal drawings."""
 
     profile: str
@@ -91,7 +91,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Mean:
+class AblationMean:
     """One variant over its pictures. ``shortfall``: the share of the budget that files leave unused."""
 
     profile: str
@@ -107,7 +107,7 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Question:
+class Contrast:
     """Asked of a profile: is ``variant`` better than ``against``?"""
 
     subject: str
@@ -122,25 +122,25 @@ class Verdict:
 
     profile: str
     bpp: float
-    question: Question
+    question: Contrast
     differences: Mapping[str, Interval]
     answer: str
 
 
 QUESTIONS = (
-    Question("drawing without words", DRAWN, BASE, "against the base picture of the same file"),
-    Question("text", CORRECT, EMPTY, "at equal bytes"),
-    Question("the right text", CORRECT, SHUFFLED, "against another picture's, at equal bytes"),
-    Question("drawing by the words", CORRECT, IGNORED, "in the same file, against ignoring them"),
-    Question("drawing by the right words", CORRECT, MISLED, "in the same file, against wrong ones"),
-    Question("leaving the picture the words' bytes", EMPTY, IGNORED, "both drawn without words"),
-    Question("objects", CORRECT, CAPTION_ONLY, "at equal bytes"),
-    Question("the right maps", CORRECT, OTHER_MAPS, "against another picture's"),
-    Question("details of objects", CORRECT, NAMES_ONLY, "at equal bytes"),
+    Contrast("drawing without words", DRAWN, BASE, "against the base picture of the same file"),
+    Contrast("text", CORRECT, EMPTY, "at equal bytes"),
+    Contrast("the right text", CORRECT, SHUFFLED, "against another picture's, at equal bytes"),
+    Contrast("drawing by the words", CORRECT, IGNORED, "in the same file, against ignoring them"),
+    Contrast("drawing by the right words", CORRECT, MISLED, "in the same file, against wrong ones"),
+    Contrast("leaving the picture the words' bytes", EMPTY, IGNORED, "both drawn without words"),
+    Contrast("objects", CORRECT, CAPTION_ONLY, "at equal bytes"),
+    Contrast("the right maps", CORRECT, OTHER_MAPS, "against another picture's"),
+    Contrast("details of objects", CORRECT, NAMES_ONLY, "at equal bytes"),
 )
 
 
-def means(rows: Sequence[Row], kids: Sequence[Kid]) -> list[Mean]:
+def means(rows: Sequence[AblationRow], kids: Sequence[Kid]) -> list[AblationMean]:
     """By profile, rate and variant, in the order of the rows."""
     cases = _grouped(rows)
     scores: dict[tuple[str, float, str], list[Kid]] = {}
@@ -153,7 +153,7 @@ def means(rows: Sequence[Row], kids: Sequence[Kid]) -> list[Mean]:
             values[name] = _value([getattr(k, name) for k in scores.get((profile, bpp, variant), [])])
         nothing = cases.get((profile, bpp, EMPTY), [])
         found.append(
-            Mean(
+            AblationMean(
                 profile,
                 bpp,
                 variant,
@@ -169,7 +169,7 @@ def means(rows: Sequence[Row], kids: Sequence[Kid]) -> list[Mean]:
     return found
 
 
-def verdicts(rows: Sequence[Row]) -> list[Verdict]:
+def verdicts(rows: Sequence[AblationRow]) -> list[Verdict]:
     """The answers to all questions that the rows can answer, by profile and rate.
 
     A question about objects counts the pictures that have some: others are drawn the same either way.
@@ -205,7 +205,7 @@ def answer(differences: Mapping[str, Interval]) -> str:
     return "not shown: both intervals hold zero"
 
 
-def difference(some: Sequence[Row], other: Sequence[Row], metric: str) -> Interval:
+def difference(some: Sequence[AblationRow], other: Sequence[AblationRow], metric: str) -> Interval:
     """``some`` less ``other`` over the pictures that both have."""
     a, b = (_by_image(rows, metric) for rows in (some, other))
     return interval([a[image] - b[image] for image in a if image in b])
@@ -236,28 +236,30 @@ def _bootstrap(pictures: int, measure: Callable[[_Places], _Values], resamples: 
     return Interval(mean, float(low), float(high), pictures)
 
 
-def _different(some: Sequence[Row], other: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+def _different(
+    some: Sequence[AblationRow], other: Sequence[AblationRow]
+) -> tuple[list[AblationRow], list[AblationRow]]:
     """The rows of pictures that were not drawn alike."""
     digests = [{row.image: row.digest for row in rows} for rows in (some, other)]
     images = {image for image, digest in digests[0].items() if digests[1].get(image) != digest}
     return [row for row in some if row.image in images], [row for row in other if row.image in images]
 
 
-def _grouped(rows: Iterable[Row]) -> dict[tuple[str, float, str], list[Row]]:
-    cases: dict[tuple[str, float, str], list[Row]] = {}
+def _grouped(rows: Iterable[AblationRow]) -> dict[tuple[str, float, str], list[AblationRow]]:
+    cases: dict[tuple[str, float, str], list[AblationRow]] = {}
     for row in rows:
         cases.setdefault((row.profile, row.bpp, row.variant), []).append(row)
     return cases
 
 
-def _by_image(rows: Iterable[Row], metric: str) -> dict[str, float]:
+def _by_image(rows: Iterable[AblationRow], metric: str) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for row in rows:
         found.setdefault(row.image, []).append(getattr(row, metric))
     return {image: _mean(values) for image, values in found.items()}
 
 
-def _by_seed(rows: Iterable[Row], metric: str) -> list[float]:
+def _by_seed(rows: Iterable[AblationRow], metric: str) -> list[float]:
     found: dict[int, list[float]] = {}
     for row in rows:
         found.setdefault(row.seed, []).append(getattr(row, metric))

@@ -21,15 +21,15 @@ import typer
 
 import picogram
 from picogram.bitstream import Limits
-from picogram.cli import bench, keys, models, queue, worker
+from picogram.cli import bench_command, keys_command, models_command, queue_command, worker_command
 from picogram.cli.batch import for_each, missing_extra, report, say
 from picogram.cli.files import check_target, read_bytes, write_bytes
-from picogram.cli.focus import given_focus
+from picogram.cli.focus_arguments import given_focus
 from picogram.cli.options import takes
 from picogram.cli.paths import IMAGE_SUFFIXES, STREAM, InputFile, expand, plan
 from picogram.cli.progress import progress_bar
 from picogram.cli.remote import API_KEY, ApiKeyName, Server, codec, signed
-from picogram.cli.words import (
+from picogram.cli.words_shown import (
     caption_cost,
     given_caption,
     given_objects,
@@ -45,11 +45,11 @@ from picogram.request import DecodeOptions, EncodeOptions
 from picogram.semantics.description import MASK_SIDES
 
 app = typer.Typer(name="picogram", no_args_is_help=True, pretty_exceptions_enable=False)
-app.add_typer(models.app, name="models")
-app.add_typer(keys.app, name="keys")
-app.add_typer(queue.app, name="queue")
-app.command()(worker.worker)
-app.command()(bench.bench)
+app.add_typer(models_command.app, name="models")
+app.add_typer(keys_command.app, name="keys")
+app.add_typer(queue_command.app, name="queue")
+app.command()(worker_command.worker)
+app.command()(bench_command.bench)
 
 
 class ImageFormat(StrEnum):

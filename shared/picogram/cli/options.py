@@ -40,7 +40,7 @@ def takes(options: type) -> Callable[[Command], Command]:
 
 
 def _parameter(argument: Argument) -> inspect.Parameter:
-    """Kinds and bounds of values are the options' to check, in the same words for everybody."""
+    """What may be given is the options' to check, in the same words for everybody."""
     names = [f"--{argument.name}", *([f"-{argument.short}"] if argument.short else [])]
     shown = argument.default is not None
     help = argument.help.replace("`", "")
@@ -48,8 +48,8 @@ def _parameter(argument: Argument) -> inspect.Parameter:
         *names,
         help=f"{help[0].upper()}{help[1:]}.",
         show_default=shown,
-        metavar=f"<{argument.kind.__name__}>" if argument.kind in (int, float) else None,
-        parser=_number(argument.kind) if argument.kind in (int, float) else None,
+        parser=argument.value,
+        metavar=f"<{argument.kind.__name__}>",
     )
     kind: Any = argument.kind if shown else argument.kind | None
     return inspect.Parameter(
@@ -58,15 +58,3 @@ def _parameter(argument: Argument) -> inspect.Parameter:
         default=argument.default,
         annotation=Annotated[kind, option],
     )
-
-
-def _number(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Reads a number; a text that is none stays one, for the options to refuse."""
-
-    def read(text: str) -> Any:
-        try:
-            return kind(text)
-        except ValueError:
-            return text
-
-    return read

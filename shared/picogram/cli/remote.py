@@ -19,7 +19,7 @@ import typer
 
 import picogram
 from picogram.cli.batch import missing_extra
-from picogram.cli.focus import mask_of_weights
+from picogram.cli.focus_arguments import mask_of_weights
 from picogram.cli.png_text import with_text
 from picogram.errors import UsageError
 from picogram.images import read_image

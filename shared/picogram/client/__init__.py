@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from picogram.client.asynchronous import AsyncClient, AsyncRemoteJob
-from picogram.client.errors import (
+from picogram.client.failures import (
     BadAnswer,
     BodyTooLarge,
     ConnectionFailed,

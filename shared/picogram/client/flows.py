@@ -16,8 +16,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias, TypeVar
 
-from picogram.client.answers import JOB_HEADER, read_event, read_facts, read_state
-from picogram.client.errors import (
+from picogram.client.failures import (
     Answer,
     BadAnswer,
     ConnectionFailed,
@@ -26,6 +25,7 @@ from picogram.client.errors import (
     failure_of,
 )
 from picogram.client.policy import Allowance, backoff
+from picogram.client.reading_answers import JOB_HEADER, read_event, read_facts, read_state
 from picogram.client.tasks import Call, Task, job_path
 from picogram.errors import JobTimeout, PicogramError
 from picogram.jobs.state import Event, JobState
@@ -123,7 +123,9 @@ def perform(task: Task[T], allowance: Allowance, *, watched: bool = False) -> Fl
             if not allowance.left:  # else it is the server's time that was up
                 yield from cancel_quietly(job, allowance)
             raise
-    return task.read((yield from described(answer, allowance)))
+    else:
+        answer = yield from described(answer, allowance)
+    return task.read(answer)
 
 
 def submit(task: Task[Any], allowance: Allowance) -> Flow[str]:
@@ -140,12 +142,20 @@ def collect(job: str, allowance: Allowance) -> Flow[Answer]:
 
 
 def described(answer: Answer, allowance: Allowance) -> Flow[Answer]:
-    """The answer with what its job says of it, words above all, where that is more than headers can hold."""
+    """The answer with what its job says of it, words above all, where that is more than headers can hold.
+
+    The result is there already: where its words cannot be had, it comes with a warning instead.
+    """
     job = answer.headers.get(JOB_HEADER)
-    if answer.facts or not job or "describedby" not in answer.headers.get("link", ""):
+    if not job or "describedby" not in answer.headers.get("link", ""):
         return answer
-    state = yield from exchange(Call("GET", job_path(job)), allowance)
-    return replace(answer, facts=read_facts(state))
+    try:
+        state = yield from exchange(Call("GET", job_path(job)), allowance)
+    except PicogramError as error:
+        return replace(answer, notes=(f"the server no longer tells the words: {error}",))
+    facts = read_facts(state)
+    notes = () if facts else ("the server no longer tells the words",)
+    return replace(answer, facts=facts, notes=notes)
 
 
 def wait(job: str, allowance: Allowance) -> Flow[JobState]:

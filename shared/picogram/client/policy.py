@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from picogram.client.errors import ConnectionFailed, RateLimited, ServerError
+from picogram.client.failures import ConnectionFailed, RateLimited, ServerError
 from picogram.errors import JobTimeout
 
 FIRST_PAUSE: Final = 0.5

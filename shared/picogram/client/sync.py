@@ -15,11 +15,11 @@ import httpx2
 from PIL import Image
 
 from picogram.api import ImageSource, Inspection
-from picogram.client import answers, flows, tasks, wire
-from picogram.client.answers import reader_of
-from picogram.client.errors import Answer
+from picogram.client import flows, reading_answers, tasks, wire
+from picogram.client.failures import Answer
 from picogram.client.flows import Done, Flow
 from picogram.client.policy import Allowance, Policy
+from picogram.client.reading_answers import reader_of
 from picogram.client.tasks import Call, DecodeRequest, EncodeRequest, Task
 from picogram.errors import PicogramError
 from picogram.jobs.job import Priority
@@ -93,7 +93,7 @@ class Client:
         ``options``: see DecodeRequest. ``on_preview`` gets the base picture, small, before anything is imagined;
         ``on_progress`` the other events.
         """
-        heard_by = answers.heard_by(on_progress, on_preview)
+        heard_by = reading_answers.heard_by(on_progress, on_preview)
         return self._perform(tasks.decode_task(data, media_type, options), heard_by)
 
     def inspect(self, data: bytes) -> Inspection:

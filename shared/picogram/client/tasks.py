@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from picogram.api import ImageSource, Inspection
 from picogram.bitstream import MEDIA_TYPE, Limits
-from picogram.client.answers import read_decoded, read_description, read_encoded, read_inspection
-from picogram.client.errors import Answer
+from picogram.client.failures import Answer
+from picogram.client.reading_answers import read_decoded, read_description, read_encoded, read_inspection
 from picogram.client.sources import image_bytes
 from picogram.errors import LimitExceeded, NotAPicogram, UsageError
 from picogram.jobs.job import Priority

@@ -11,7 +11,7 @@ from typing import Final
 
 import httpx2
 
-from picogram.client.errors import Answer, BadAnswer, ConnectionFailed
+from picogram.client.failures import Answer, BadAnswer, ConnectionFailed
 from picogram.client.policy import Allowance
 from picogram.client.tasks import Call
 from picogram.errors import UsageError

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from picogram.diffusion.model import ALIGN
+from picogram.diffusion.diffusion_net import ALIGN
 from picogram.diffusion.stages import MAX_STEPS
 from picogram.latent.transforms import STRIDE
 

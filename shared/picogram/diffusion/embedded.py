@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from picogram.diffusion.bridge import NOISE, Condition, draw_noise, euler, mix, times
+from picogram.diffusion.conditioning import EncodedText, WordTable, WordVectors, no_words
 from picogram.diffusion.denoiser import AttentionGuide, Batch, Texts, Window
-from picogram.diffusion.model import ALIGN, DiffusionNet
+from picogram.diffusion.diffusion_net import ALIGN, DiffusionNet
 from picogram.diffusion.stages import AttentionMode
-from picogram.diffusion.text import EncodedText, WordTable, WordVectors, no_words
 from picogram.errors import ModelError
 from picogram.latent.codec import unpack_floats
 from picogram.latent.transforms import STRIDE
@@ -44,7 +44,7 @@ def _table() -> WordTable:
 
 def look_up(prompts: Sequence[str]) -> WordVectors | None:
     """Prompts as the embedded language model splits them; None without it."""
-    from picogram.text.lm.load import load_tokenizer
+    from picogram.text.lm.loading_lm import load_tokenizer
 
     try:
         tokens = load_tokenizer()

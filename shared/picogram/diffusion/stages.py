@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a restoration does, as data: a list of stages, each a few steps over the whole picture or one object of it.
 
-A profile is such a list (``picogram.profiles.drawing`` writes it); ``picogram.diffusion.sampler`` carries it out with
+A profile asks for such a list (``picogram.pipeline.draw`` writes it); ``picogram.diffusion.sampler`` carries it out with
 whatever network there is. Nothing here needs torch.
 """
 

@@ -8,7 +8,7 @@ of summation, and with it threads, batches, tiles and devices, cannot matter. Bo
 
 from picogram.exact.grid import Grid
 from picogram.exact.linear import ACTIVATION_MAX, FRACTION_BITS, ExactLinear, Kernel, floor_shift
-from picogram.exact.tables import divide_round, interpolate_rows
+from picogram.exact.lookup_tables import divide_round, interpolate_rows
 
 __all__ = [
     "ACTIVATION_MAX",

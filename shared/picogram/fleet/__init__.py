@@ -9,6 +9,6 @@ python -m picogram.fleet ──┬── valkey-server      (unless --redis name
 """
 
 from picogram.fleet.processes import Fleet, FleetProcess
-from picogram.fleet.store import ValkeyServer, find_server, free_port
+from picogram.fleet.store_server import ValkeyServer, find_server, free_port
 
 __all__ = ["Fleet", "FleetProcess", "ValkeyServer", "find_server", "free_port"]

@@ -16,7 +16,7 @@ from types import FrameType
 from picogram.cli.batch import report
 from picogram.errors import PicogramError
 from picogram.fleet.processes import Fleet
-from picogram.fleet.store import ValkeyServer
+from picogram.fleet.store_server import ValkeyServer
 
 _LOOK_EVERY = 0.5
 

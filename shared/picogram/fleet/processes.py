@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from picogram.errors import PicogramError
-from picogram.fleet.store import free_port
+from picogram.fleet.store_server import free_port
 
 _PROBE_SECONDS: Final = 2.0
 _PAUSE: Final = 0.2

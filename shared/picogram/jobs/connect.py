@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from picogram.jobs.broker import Broker
 from picogram.jobs.memory import MemoryBroker
-from picogram.jobs.settings import QueueSettings
+from picogram.jobs.queue_settings import QueueSettings
 
 
 def open_broker(settings: QueueSettings) -> Broker:

@@ -29,7 +29,7 @@ from picogram.latent.exact_prior import RATE_COUNT, ExactPrior, hyper_size
 from picogram.latent.floating import twin
 from picogram.latent.focus import Focus, importance
 from picogram.latent.guide import AdapterConfig, Guide, Tokens
-from picogram.latent.model import LatentCodec
+from picogram.latent.latent_codec import LatentCodec
 from picogram.latent.prior import HYPER_FACTOR, Prior
 from picogram.latent.tiling import scaled, tiles
 from picogram.latent.transforms import STRIDE, TransformConfig

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from picogram.latent.distance import Distance
 from picogram.latent.exact_prior import RATE_COUNT, hyper_size
-from picogram.latent.model import LatentCodec
+from picogram.latent.latent_codec import LatentCodec
 from picogram.latent.prior import HYPER_FACTOR, SCALE_COUNT, Prior, code_length
 from picogram.latent.tiling import scaled, tiles
 from picogram.latent.transforms import STRIDE

@@ -18,7 +18,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from picogram.jobs.broker import Swept
 from picogram.jobs.job import Job, Outcome
 from picogram.jobs.observer import Ending, Observer
-from picogram.observe.settings import LogSettings
+from picogram.observe.log_settings import LogSettings
 
 logger = structlog.get_logger("picogram.worker")
 _TRACE_ID = slice(3, 35)

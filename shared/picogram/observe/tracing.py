@@ -25,7 +25,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from picogram.errors import PicogramError, UsageError
 from picogram.jobs.job import Job, Outcome
 from picogram.jobs.observer import Ending, Observer
-from picogram.observe.settings import LogSettings
+from picogram.observe.log_settings import LogSettings
 from picogram.version import VERSION
 
 _PROPAGATOR = TraceContextTextMapPropagator()

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What one step of a job leaves for the next, as plain values in the job's facts, which any queue can carry.
 
-    lmm:code ── WordsToWrite ──> encoder ── Report ──> gateway
-    lmm:read ── WordsRead ─────> decoder ── Report ──> gateway
+    lmm:code ── WordsToWrite ──> encoder ── JobReport ──> gateway
+    lmm:read ── WordsRead ─────> decoder ── JobReport ──> gateway
                     └──────────> inspector
 
 Each has a version, so that a step refuses what a worker of another version left instead of misreading it.
@@ -100,7 +100,7 @@ class WordsRead(HandOver):
 
 
 @dataclass(frozen=True)
-class Report(HandOver):
+class JobReport(HandOver):
     """What came of the job, beside its payload: the facts of ``picogram.results``."""
 
     result: Mapping[str, Any] = field(default_factory=dict)

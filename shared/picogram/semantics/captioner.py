@@ -30,9 +30,9 @@ from picogram.semantics.description import Description, Region
 from picogram.semantics.features import FeatureNet, Features, load_features, preprocess
 from picogram.semantics.regions import MASK_SIDE, find_regions
 from picogram.text.lm.adapted import adapt
+from picogram.text.lm.exact_lm import RESIDUAL_BITS, Cache, ExactLM
 from picogram.text.lm.generate import BeamSearch, beam_search
-from picogram.text.lm.load import load_exact_lm, load_tokenizer, unpack_prompts
-from picogram.text.lm.model import RESIDUAL_BITS, Cache, ExactLM
+from picogram.text.lm.loading_lm import load_exact_lm, load_tokenizer, unpack_prompts
 from picogram.text.lm.tokens import LMTokenizer
 
 CAPTIONER = 1

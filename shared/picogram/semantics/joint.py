@@ -31,8 +31,8 @@ from picogram.errors import ModelDamaged
 from picogram.latent.codec import unpack_floats
 from picogram.models import shipped_manifest, shipped_weights
 from picogram.semantics.features import CHANNELS, SIDE, Features, load_features, preprocess
-from picogram.text.lm.load import load_exact_lm, load_tokenizer
-from picogram.text.lm.model import Cache, ExactLM, rms_norm
+from picogram.text.lm.exact_lm import Cache, ExactLM, rms_norm
+from picogram.text.lm.loading_lm import load_exact_lm, load_tokenizer
 from picogram.text.lm.tokens import END_OF_LINE, END_OF_TEXT, LMTokenizer
 
 JOINT: Final = 1

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from picogram.errors import ModelDamaged, UsageError
 from picogram.semantics.description import MASK_SIDES
 from picogram.text.fixed import Symbol, fixed_symbol, read_fixed
-from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
+from picogram.text.token_rangecoder import WideRangeDecoder, WideRangeEncoder
 
 Mask = npt.NDArray[np.bool_]
 

@@ -18,7 +18,7 @@ from picogram.errors import CorruptBitstream
 from picogram.semantics.description import MASK_SIDES, MAX_OBJECTS, Region, parse_objects_text
 from picogram.semantics.masks import read_mask, write_mask
 from picogram.text.fixed import fixed_symbol, read_fixed
-from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
+from picogram.text.token_rangecoder import WideRangeDecoder, WideRangeEncoder
 
 _SIDE_COUNTS = (13, 1, 1, 1)
 """How often each of MASK_SIDES is expected, in sixteenths."""

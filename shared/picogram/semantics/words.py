@@ -197,7 +197,7 @@ def _load_coder() -> TextCoder:
     from picogram.text.coder import TextCoder
 
     try:
-        from picogram.text.lm.load import load_lm_coder
+        from picogram.text.lm.loading_lm import load_lm_coder
 
         return TextCoder(load_lm_coder())
     except (ModuleNotFoundError, OSError) as error:

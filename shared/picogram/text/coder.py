@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Protocol
 from picogram.errors import CorruptBitstream, ModelMissing, PicogramError, SelfCheckFailed, UsageError
 from picogram.text import raw, static
 from picogram.text.fixed import fixed_symbol, read_fixed
-from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
 from picogram.text.raw import MAX_CHARACTERS
+from picogram.text.token_rangecoder import WideRangeDecoder, WideRangeEncoder
 
 if TYPE_CHECKING:
-    from picogram.text.lm.coder import Candidate, LMCoder
+    from picogram.text.lm.lm_coder import Candidate, LMCoder
 
 CODERS = ("exact-lm", "static", "vllm-float", "raw")
 PULL_COMMAND = "picogram models pull text"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from picogram.text.rangecoder import WideRangeDecoder
+from picogram.text.token_rangecoder import WideRangeDecoder
 
 Symbol = tuple[int, int, int]
 """``(low, frequency, total)``: what a range coder needs to know of a symbol."""

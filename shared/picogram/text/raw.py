@@ -11,7 +11,7 @@ from typing import Final
 
 from picogram.errors import CorruptBitstream, UsageError
 from picogram.text.fixed import fixed_symbol, read_fixed
-from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
+from picogram.text.token_rangecoder import WideRangeDecoder, WideRangeEncoder
 
 MAX_CHARACTERS: Final = 10_000
 """Longest text that is taken from anybody; as UTF-8 it stays within MAX_TEXT_BYTES."""

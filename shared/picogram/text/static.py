@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from picogram.errors import CorruptBitstream, ModelDamaged, ModelMissing
-from picogram.text.rangecoder import WideRangeDecoder, WideRangeEncoder
 from picogram.text.raw import MAX_TEXT_BYTES, bytes_text, text_bytes
+from picogram.text.token_rangecoder import WideRangeDecoder, WideRangeEncoder
 
 MODEL_FILE: Final = "static_model.bin"
 MODEL_SHA256: Final = "f9602d963e4f70c9afa8a0905ddae52b952d4b8e0967a00d7ba27c7f0f3b3650"

@@ -33,18 +33,18 @@ from picogram.jobs.broker import BatchLimits, Broker
 from picogram.jobs.cancellation import end
 from picogram.jobs.connect import open_broker
 from picogram.jobs.job import Handler
-from picogram.jobs.settings import QueueSettings
+from picogram.jobs.queue_settings import QueueSettings
 from picogram.jobs.state import WorkerInfo
 from picogram.jobs.worker import Worker
 from picogram.observe import logs, tracing
 from picogram.observe.combined import CombinedObserver
+from picogram.observe.log_settings import LogSettings
 from picogram.observe.logs import LogObserver
 from picogram.observe.metrics import WorkerMetrics
-from picogram.observe.settings import LogSettings
 from picogram.observe.tracing import TracingObserver
 from picogram.version import VERSION
 from picogram.workers.health import Health, HealthServer
-from picogram.workers.settings import WorkerSettings
+from picogram.workers.worker_settings import WorkerSettings
 
 logger = structlog.get_logger("picogram.worker")
 _BEAT: Final = 1.0

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTokenizer
 
-from picogram_decoder.hub.models import Family, HubModel
+from picogram_decoder.hub.hub_models import Family, HubModel
 from picogram_decoder.hub.parts import TEXT_ENCODERS, Parts, fresh_scheduler
 
 Config = Mapping[str, Any]

@@ -16,8 +16,8 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from picogram.errors import ModelDamaged, ModelMissing
-from picogram_decoder.hub.fetch import NETWORK, TEXT, Folders, checked_weights, numbered
-from picogram_decoder.hub.models import HubModel
+from picogram_decoder.hub.hub_fetch import NETWORK, TEXT, Folders, checked_weights, numbered
+from picogram_decoder.hub.hub_models import HubModel
 
 TEXT_ENCODERS: tuple[type[Any], type[Any]] = (CLIPTextModel, CLIPTextModelWithProjection)
 """Only the second of two gives a vector for the whole prompt."""

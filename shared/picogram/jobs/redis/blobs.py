@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from redis.asyncio import Redis
 
 from picogram.errors import BrokerUnavailable
-from picogram.jobs.redis.keys import Keys
+from picogram.jobs.redis.key_names import Keys
 
 T = TypeVar("T")
 _NAME = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{8}")

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from picogram.errors import JobUnknown
-from picogram.jobs.redis.broker import RedisBroker
 from picogram.jobs.redis.connection import our_errors
 from picogram.jobs.redis.envelope import blob_of, read_job
+from picogram.jobs.redis.redis_broker import RedisBroker
 
 _PAGE: Final = 100
 _AGAIN: Final = 600.0

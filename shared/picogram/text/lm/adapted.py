@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from picogram.exact.split_linear import SplitLinear
-from picogram.text.lm.model import ExactLM
+from picogram.text.lm.exact_lm import ExactLM
 
 
 class AdaptedLinear(SplitLinear):

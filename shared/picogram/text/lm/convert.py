@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from picogram.text.lm.model import MAX_POSITIONS, LMConfig
-from picogram.text.lm.tables import exp_table, rotary_tables, sigmoid_table
+from picogram.text.lm.exact_lm import MAX_POSITIONS, LMConfig
+from picogram.text.lm.lm_tables import exp_table, rotary_tables, sigmoid_table
 
 Array = npt.NDArray[np.float64]
 

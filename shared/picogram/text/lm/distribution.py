@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picogram.text.fixed import Symbol
-from picogram.text.lm.tables import exp_table
+from picogram.text.lm.lm_tables import exp_table
 
 Logits = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from picogram.text.lm.distribution import GRID_BITS
-from picogram.text.lm.model import Cache, ExactLM
+from picogram.text.lm.exact_lm import Cache, ExactLM
 from picogram.text.lm.tokens import END_OF_LINE, END_OF_TEXT
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from picogram.errors import CorruptBitstream, UnknownModel
 from picogram.text.fixed import Symbol, fixed_symbol, read_fixed
 from picogram.text.lm.tokens import END_OF_LINE, END_OF_TEXT
-from picogram.text.rangecoder import WideRangeDecoder
+from picogram.text.token_rangecoder import WideRangeDecoder
 
 KINDS = ("short", "dense", "plain", "objects")
 """Short captions, dense descriptions, any text, lists of objects; places 4 to 7 of the table are free."""
