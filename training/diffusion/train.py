@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from picogram.diffusion.conditioning import WordTable
 from picogram.diffusion.diffusion_net import DiffusionConfig, DiffusionNet
+from picogram.latent.codec import unpack_floats
 from picogram.semantics.features import FeatureNet
 from training import command
 from training.command import TrainingRecipe, engine_of, recipe_of
@@ -45,7 +46,7 @@ def task_of(args: argparse.Namespace, recipe: TrainingRecipe, seed: int) -> Diff
     tuned_for_speed()
     codec, net = FrozenCodec(args.latent), DiffusionNet(DiffusionConfig(**recipe.model))
     if args.start:
-        net.load_state_dict({k: v.float() for k, v in load_file(args.start).items()})
+        net.load_state_dict(unpack_floats(load_file(args.start)))  # of a run, or shipped as int8
     else:
         start(net, args.trunk, codec, args.text)
     if args.compile:
