@@ -20,11 +20,9 @@ export async function encode(photo, { bytes, profile, ...wishes }, options) {
     ? await run("/v1/encode", form({ image: photo, bytes, profile, ...words }), options)
     : await run(`/v1/encode?${new URLSearchParams({ bytes, profile })}`, photo, options);
   const { headers } = response;
-  return {
-    data: new Uint8Array(await response.arrayBuffer()),
-    parts: partsFromHeaders(headers),
-    ...(await said(response)),
-  };
+  const data = new Uint8Array(await response.arrayBuffer());
+  const facts = await described(headers);
+  return { data, parts: partsFromHeaders(headers), heard: facts.heard ?? "", ...said(headers, facts) };
 }
 
 /** The picture as PNG, which loses nothing. `wish`: {steps, seed}, either may be left out; `steps` says how many it took. */
@@ -34,7 +32,8 @@ export async function decode(data, wish, options = {}) {
   const query = given.length ? `?${new URLSearchParams(given)}` : "";
   const response = await run(`/v1/decode${query}`, new Blob([data]), { ...options, headers });
   const steps = response.headers.get("x-picogram-steps");
-  return { picture: await response.blob(), steps: steps && Number(steps), ...(await said(response)) };
+  const picture = await response.blob();
+  return { picture, steps: steps && Number(steps), ...said(response.headers, await described(response.headers)) };
 }
 
 /** What a file says about itself. */
@@ -57,22 +56,26 @@ function form(fields) {
   return data;
 }
 
-/** The short facts are in headers; words, which may be long, where a link leads. */
-async function said({ headers }) {
+/** The short facts are in headers, words in the job's. */
+function said(headers, facts) {
   const number = (name) => Number(headers.get(`x-picogram-${name}`));
-  const facts = await described(headers);
   const run = /\brun;dur=([\d.]+)/.exec(headers.get("server-timing") ?? "");
   return {
     width: number("width"),
     height: number("height"),
     caption: facts.description?.caption ?? "",
-    heard: facts.heard ?? "",
     warning: headers.get("x-picogram-warning") ?? "",
     seconds: run && Number(run[1]) / 1000,
   };
 }
 
+/** What is too long for headers, where a link leads there. */
 async function described(headers) {
   const [, path] = /<([^>]+)>; rel="describedby"/.exec(headers.get("link") ?? "") ?? [];
-  return path ? ((await (await request(path, { cache: "no-store" })).json()).result ?? {}) : {};
+  if (!path) return {};
+  try {
+    return (await (await request(path, { cache: "no-store" })).json()).result ?? {};
+  } catch {
+    return {}; // the result is there: words that cannot be had do not cost it
+  }
 }
