@@ -48,6 +48,7 @@ class Dispatcher:
     ) -> None:
         self.broker = broker
         self.warm = False
+        self._failure = ""
         self.draining = asyncio.Event()
         self._settings = settings
         self._backend = backend
@@ -93,15 +94,21 @@ class Dispatcher:
         """Returns if requests should be sent here; raises the problem that says why not, or BrokerUnavailable."""
         if self.draining.is_set():
             raise not_ready("the server is shutting down")
+        if broken := self.broken():
+            raise not_ready(broken)
         if not self.warm:
             raise not_ready("the models are not loaded yet")
-        if any(task.done() for task in self._tasks):
-            raise not_ready("a worker of this server has died")
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
                 await self.broker.depth("inspector")
         except TimeoutError:
             raise BrokerUnavailable("the job store does not answer") from None
+
+    def broken(self) -> str:
+        """What only another start can mend; empty: nothing."""
+        if any(task.done() for task in self._tasks) and not self.draining.is_set():
+            return "a worker of this server has died"
+        return self._failure
 
     def retry_after(self) -> int:
         """Seconds until a full queue should have drained, 1 to 60."""
@@ -170,8 +177,9 @@ class Dispatcher:
     async def _warm_up(self) -> None:
         try:
             await asyncio.to_thread(self._backend.warm_up)
-        except Exception:
+        except Exception as error:
             logger.exception("the models cannot be loaded")
+            self._failure = f"the models cannot be loaded: {error}"
         else:
             self.warm = True
 

@@ -11,6 +11,7 @@ beside it: sweep up after dead workers
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,6 +29,7 @@ from picogram.jobs.job import Handler, Job, Outcome, Result
 from picogram.jobs.observer import Ending, Observer
 from picogram.jobs.state import EventName
 
+_logger = logging.getLogger("picogram.jobs")
 T = TypeVar("T")
 Told = asyncio.Queue[tuple[Job, EventName, Mapping[str, Any]] | None]
 _RENEWAL: Final = 0.5
@@ -87,7 +89,8 @@ class Worker:
         while not self._stopping:
             try:
                 batch = await self._broker.fetch(self.step, self._limits, _GLANCE)
-            except BrokerUnavailable:
+            except Exception as error:
+                _log(error, "no jobs could be fetched")
                 await asyncio.sleep(_GLANCE * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 continue
             if batch and self._stopping and not self._to_the_end:
@@ -95,7 +98,10 @@ class Worker:
                 return []
             if batch:
                 return batch
-        return await self._broker.fetch(self.step, self._limits, wait=0) if self._to_the_end else []
+        try:
+            return await self._broker.fetch(self.step, self._limits, wait=0) if self._to_the_end else []
+        except BrokerUnavailable:
+            return []
 
     async def _work(self, batch: list[Job], thread: ThreadPoolExecutor) -> None:
         self._running, self.busy = batch, True
@@ -147,7 +153,8 @@ class Worker:
             await asyncio.sleep(min(_RENEWAL, self._broker.lease_seconds / 3))
             try:
                 given_up = await self._broker.renew(batch)
-            except BrokerUnavailable:
+            except Exception as error:
+                _log(error, "leases could not be renewed")
                 continue
             for job in batch:
                 if job.id in given_up:
@@ -158,16 +165,16 @@ class Worker:
             job, name, data = each
             try:
                 await self._broker.publish(job, name, {"step": job.route[0], **data})
-            except BrokerUnavailable:
-                continue  # nobody misses a sign of progress
+            except Exception as error:
+                _log(error, "progress could not be told")  # which nobody misses
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(self._broker.lease_seconds / 4 * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
             try:
                 self._observer.swept(self.step, await self._broker.sweep(self.step))
-            except BrokerUnavailable:
-                continue
+            except Exception as error:
+                _log(error, "nothing could be swept up")
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """The call's answer, tried again until the broker is there."""
@@ -175,9 +182,16 @@ class Worker:
         while True:
             try:
                 return await call()
-            except BrokerUnavailable:
+            except Exception as error:
+                _log(error, "a job could not be finished")
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 pause = min(_BACKOFF, 2 * pause)
+
+
+def _log(error: Exception, what: str) -> None:
+    """A broker that is away is what its health check tells; anything else is a fault that no loop may end for."""
+    if not isinstance(error, BrokerUnavailable):
+        _logger.error(what, exc_info=error)
 
 
 def _teller(loop: asyncio.AbstractEventLoop, told: Told, job: Job) -> Listener:

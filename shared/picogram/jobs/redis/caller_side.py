@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 from picogram.errors import JobConflict, JobTimeout, JobUnknown, QueueFull
 from picogram.jobs.job import Job, Priority, Result
 from picogram.jobs.redis.blobs import new_name
-from picogram.jobs.redis.connection import our_errors
+from picogram.jobs.redis.connection import StoreFull, our_errors
 from picogram.jobs.redis.envelope import read_error, read_result, write_job
 from picogram.jobs.redis.store_client import Store
 from picogram.jobs.redis.waiting import Endings
@@ -60,8 +60,10 @@ class Callers:
         flat: list[Any] = [part for pair in fields.items() for part in pair]
         try:
             verdict = await store.call("submit", streams, [*about, *entry, blob, *along, *flat])
-        except BaseException:
+        except BaseException as error:
             self._endings.settled(job.id)
+            if isinstance(error, StoreFull):
+                raise QueueFull("the job store is full") from error
             raise
         if verdict[0] == b"queued":
             return job.id

@@ -12,14 +12,19 @@ from typing import Any
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import DataError, OutOfMemoryError, RedisError
 
-from picogram.errors import BrokerUnavailable, QueueFull
+from picogram.errors import BrokerUnavailable
 
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 10.0
 """How long an answer may take; whoever blocks on the server does so for less."""
-_AWAY = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY ")
+_OUR_FAULT = ("WRONGTYPE", "ERR syntax", "ERR unknown", "ERR wrong number", "ERR value is not", "CROSSSLOT")
+"""How answers begin that say that a command was wrong; all others speak of the store's state or of our rights there."""
+
+
+class StoreFull(BrokerUnavailable):
+    """The store has no memory left: what frees memory helps, and until then it is away."""
 
 
 class StoreClient(Redis):
@@ -52,12 +57,16 @@ def connect(url: str, connections: int = 64) -> Redis:
 
 @contextmanager
 def our_errors() -> Iterator[None]:
-    """The store is full: QueueFull. It cannot be reached, refuses us, or is not ready: BrokerUnavailable."""
+    """The store is full: StoreFull. It cannot be reached, refuses us, or cannot do it now: BrokerUnavailable.
+
+    An answer that is an error (read-only, loading, no disk, no rights, scripts gone) is an outage like a lost connection:
+    it passes, and nobody's loop ends for it.
+    """
     try:
         yield
-    except OutOfMemoryError as error:
-        raise QueueFull("the job store is full") from error
     except RedisError as error:
+        if is_full(error):
+            raise StoreFull("the job store is full") from error
         if not is_away(error):
             raise
         raise BrokerUnavailable(f"the job store does not answer ({type(error).__name__})") from error
@@ -65,9 +74,11 @@ def our_errors() -> Iterator[None]:
         raise BrokerUnavailable("the job store does not answer") from error
 
 
+def is_full(error: RedisError) -> bool:
+    """Redis 6.2 words errors within scripts as ``ERR Error running script ... -OOM command not allowed ...``."""
+    return isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error)
+
+
 def is_away(error: RedisError) -> bool:
     """Whether this is about the connection or the server's state, not about what was asked."""
-    from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
-
-    known = (BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError)
-    return isinstance(error, known) or str(error).startswith(_AWAY)
+    return not isinstance(error, DataError) and not str(error).startswith(_OUR_FAULT)
