@@ -155,13 +155,13 @@ def _result_view(result: Result) -> dict[str, Any]:
 
 
 def worker_view(worker: WorkerInfo) -> dict[str, Any]:
-    """As ``/v1/models`` shows it."""
+    """As ``/v1/models`` shows it: hosts and processes are nobody's business."""
     return {
-        "name": worker.name,
+        "name": f"{worker.step}-{hashlib.sha256(worker.name.encode()).hexdigest()[:8]}",
         "step": worker.step,
         "version": worker.version,
         "started": _rfc3339(worker.started_at),
-        "facts": dict(worker.facts),
+        "facts": {name: fact for name, fact in worker.facts.items() if name not in ("host", "process")},
     }
 
 

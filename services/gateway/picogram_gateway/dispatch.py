@@ -56,6 +56,7 @@ class Dispatcher:
             Worker(broker, step, handler, _limits(settings, step), observer)
             for step, handler in backend.handlers.items()
         ]
+        self._known = _who(backend)
         self._tasks: list[asyncio.Task[None]] = []
         self._helpers: list[asyncio.Task[None]] = []
         self._errands: set[asyncio.Task[Any]] = set()
@@ -100,7 +101,7 @@ class Dispatcher:
             raise not_ready("the models are not loaded yet")
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
-                await self.broker.depth("inspector")
+                await self.broker.announce(self._known[0])  # a write: a store that only reads does no job
         except TimeoutError:
             raise BrokerUnavailable("the job store does not answer") from None
 
@@ -185,18 +186,20 @@ class Dispatcher:
 
     async def _announce(self) -> None:
         """Tell the broker, and so ``/v1/models``, who works here."""
-        since, facts = time.time(), {"host": socket.gethostname(), "process": os.getpid()}
-        known = [
-            WorkerInfo(f"{facts['host']}-{facts['process']}-{step}", step, VERSION, since, facts)
-            for step in self._backend.handlers
-        ]
         while not self.draining.is_set():
-            for worker in known:
+            for worker in self._known:
                 with suppress(BrokerUnavailable):
                     await self.broker.announce(worker)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SIGN_OF_LIFE):
                     await self.draining.wait()
+
+
+def _who(backend: Backend) -> list[WorkerInfo]:
+    """The workers of this process."""
+    since, facts = time.time(), {"host": socket.gethostname(), "process": os.getpid()}
+    names = {step: f"{facts['host']}-{facts['process']}-{step}" for step in backend.handlers}
+    return [WorkerInfo(name, step, VERSION, since, facts) for step, name in names.items()]
 
 
 def _limits(settings: GatewaySettings, step: str) -> BatchLimits:
