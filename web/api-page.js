@@ -3,7 +3,7 @@
 // The description of the HTTP interface, shown by Swagger UI; nothing is asked of any other server.
 
 window.SwaggerUIBundle({
-  url: "/openapi.json",
+  url: "openapi.json",
   dom_id: "#interface",
   deepLinking: true,
   validatorUrl: null,

@@ -7,6 +7,7 @@
  */
 
 const KEY = "picogram-api-key";
+const ROOT = new URL("..", import.meta.url); // of the server, which a proxy may put below a path
 
 /** What went wrong, in the words of the server (RFC 9457) where it said some. */
 export class Problem extends Error {
@@ -60,11 +61,16 @@ async function reach(path, key, options) {
   const headers = new Headers(options.headers);
   if (key) headers.set("Authorization", `Bearer ${key}`);
   try {
-    return await fetch(path, { ...options, headers });
+    return await fetch(address(path), { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem("No connection", "The server cannot be reached. Is it still running?");
   }
+}
+
+/** Paths of the server itself are below ROOT; one that it handed out with its prefix is as it stands. */
+function address(path) {
+  return /^\/(v1|web)\//.test(path) ? new URL(path.slice(1), ROOT) : path;
 }
 
 async function newKey(refused) {

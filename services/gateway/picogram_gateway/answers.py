@@ -17,6 +17,7 @@ from picogram.jobs.state import Status
 from picogram.pipeline.handovers import JobReport
 from picogram.results import Encoded
 from picogram.semantics.description import printable
+from picogram_gateway.edges import on_server
 from picogram_gateway.problems import Problem, problem_of
 
 Kind = Literal["encode", "decode", "inspect", "describe", "reference"]
@@ -31,7 +32,7 @@ def render(kind: str, result: Result, job_id: str) -> Response:
     facts = facts_of(result)
     headers = _HEADERS[kind](result, facts) if kind in _HEADERS else {}
     if has_words(result):
-        headers["Link"] = f'</v1/jobs/{job_id}>; rel="describedby"; type="application/json"'
+        headers["Link"] = f'<{on_server(f"/v1/jobs/{job_id}")}>; rel="describedby"; type="application/json"'
     headers["Server-Timing"] = ", ".join(f"{n};dur={1000 * s:.1f}" for n, s in result.timings.items())
     response = Response(result.payload, headers=headers, media_type=result.media_type)
     for warning in result.warnings:
@@ -127,7 +128,7 @@ class JobView(BaseModel):
 
 def job_view(state: JobState, result: Result | None = None) -> JobView:
     """As ``GET /v1/jobs/{id}`` shows it; ``result``: of a job that is done."""
-    path = f"/v1/jobs/{state.id}"
+    path = on_server(f"/v1/jobs/{state.id}")
     return JobView(
         id=state.id,
         kind=cast(Kind, state.kind),

@@ -22,6 +22,7 @@ from picogram.observe.tracing import TracingObserver
 from picogram.version import VERSION
 from picogram_gateway import jobs, openapi, problems, routes, web
 from picogram_gateway.dispatch import Dispatcher
+from picogram_gateway.edges import Edges
 from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_gateway.guards import Auth, BodyLimit, InFlight, KeyRing, RateLimit, Rates
 from picogram_gateway.telemetry import (
@@ -83,6 +84,7 @@ def _guard(app: FastAPI, settings: GatewaySettings, metrics: GatewayMetrics, rat
     app.add_middleware(Metrics, metrics=metrics)
     app.add_middleware(RequestLog)
     app.add_middleware(Tracing)
+    app.add_middleware(Edges, settings=settings)
 
 
 def _metrics_server(settings: GatewaySettings, metrics: GatewayMetrics) -> MetricsServer | None:

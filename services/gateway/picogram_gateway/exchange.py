@@ -29,6 +29,7 @@ from picogram.profiles.registry import profile_named
 from picogram.profiles.spec import Route, decode_route, inspect_route
 from picogram_gateway.answers import has_words, job_view, render
 from picogram_gateway.dispatch import Dispatcher
+from picogram_gateway.edges import on_server
 from picogram_gateway.guards import owner_of
 from picogram_gateway.problems import ProblemError
 from picogram_gateway.requests import JobHeaders, Preference
@@ -111,7 +112,7 @@ def _forget(dispatcher: Dispatcher, job_id: str, wishes: JobHeaders) -> None:
 
 def _accepted(state: JobState, prefer: Preference) -> Response:
     headers = {
-        "Location": f"/v1/jobs/{state.id}",
+        "Location": on_server(f"/v1/jobs/{state.id}"),
         "Preference-Applied": str(prefer),
         "Retry-After": "1",
     }

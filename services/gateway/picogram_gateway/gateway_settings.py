@@ -48,7 +48,13 @@ class GatewaySettings(QueueSettings, WorkerSettings, LogSettings):
     )
     trusted_proxies: str = Field(
         default="",
-        description="Addresses or networks, separated by commas, whose X-Forwarded-For is believed; * for all.",
+        description="Addresses or networks, separated by commas, whose X-Forwarded-For is believed; * for all. With any, "
+        "X-Forwarded-Prefix is believed, too.",
+    )
+    root_path: str = Field(
+        default="",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="Path below which a proxy serves this server, such as /pico; it is put before every path handed out.",
     )
 
     max_body_bytes: int = Field(

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from picogram.bitstream import MEDIA_TYPE as PICOGRAM
 from picogram.images import MEDIA_TYPES
+from picogram_gateway.edges import on_server
 from picogram_gateway.guards import is_open
 from picogram_gateway.problems import BASE, MEDIA_TYPE, Problem
 
@@ -301,7 +302,8 @@ def install(app: FastAPI) -> None:
                 for operation in methods.values():
                     operation["security"] = [] if is_open(path) else [{}, *({name: []} for name in _KEYS)]
             app.openapi_schema = schema
-        return app.openapi_schema
+        prefix = on_server("")
+        return app.openapi_schema | ({"servers": [{"url": prefix}]} if prefix else {})
 
     app.openapi = openapi  # type: ignore[method-assign]
 

@@ -95,6 +95,10 @@ async def _read_form(request: Request, name: str) -> Body:
         form = await parser.parse()
     except MultiPartException as error:
         raise ProblemError(400, "bad-request", "Bad request", error.message) from None
+    except (LookupError, UnicodeError):
+        raise ProblemError(
+            400, "bad-request", "Bad request", "the form has a charset that is not known"
+        ) from None
     try:
         return await _one_file(form, name)
     finally:
