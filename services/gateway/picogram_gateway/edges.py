@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""What may stand between a client and a route: other forms of a target, HEAD, and a proxy that puts the server below a path.
+"""What may stand between a client and a route: other forms of a target, HEAD, a proxy that puts the server below a path.
 
 GET http://host/livez      absolute-form (RFC 9112, section 3.2.2): the same as /livez
 HEAD /livez                what GET answers, without its body
-/pico/v1/...               PICOGRAM_ROOT_PATH, or X-Forwarded-Prefix of a trusted proxy: every path that is handed out has it
+/pico/v1/...               PICOGRAM_ROOT_PATH, or X-Forwarded-Prefix of a trusted proxy: every path handed out has it
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Edges:
                 )
                 await response(scope, receive, send)
             elif scope["method"] == "HEAD":
-                await self._app(scope | {"method": "GET"}, receive, _without_body(send))
+                await self._app({**scope, "method": "GET"}, receive, _without_body(send))
             else:
                 await self._app(scope, receive, send)
         finally:
@@ -73,6 +73,6 @@ def _is_utf8(query: bytes) -> bool:
 
 def _without_body(send: Send) -> Send:
     async def passing(message: Message) -> None:
-        await send(message | {"body": b""} if message["type"] == "http.response.body" else message)
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
     return passing
