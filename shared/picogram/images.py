@@ -16,6 +16,7 @@ beyond 8 bits, wide gamut and transparency are lost by design.
 from __future__ import annotations
 
 import io
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -47,8 +48,28 @@ _REFUSED: Final = (
     (4, b"JXL ", "JPEG XL"),
     (4, b"jP  ", "JPEG 2000"),
     (0, b"8BPS", "Photoshop"),
+    (0, b"\x00\x00\x01\x00", "an icon (ICO)"),
+    (0, b"\x00\x00\x02\x00", "a cursor (CUR)"),
+    (0, b"icns", "an icon (ICNS)"),
+    (4, b"ftypcrx", "a camera's raw file"),
+    (0, b"FUJIFILMCCD-RAW", "a camera's raw file"),
+    (0, b"FOVb", "a camera's raw file"),
+    (0, b"IIRO", "a camera's raw file"),
+    (0, b"IIU\x00", "a camera's raw file"),
+    (0, b"gimp xcf", "GIMP"),
+    (0, b"DDS ", "DDS"),
+    (0, b"v/1\x01", "OpenEXR"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"qoif", "QOI"),
 )
 
+_SVG: Final = re.compile(rb"<!DOCTYPE\s+svg|<svg[\s>]", re.IGNORECASE)
+_SVG_HEAD: Final = 4096
+_SUBFILE_TYPE: Final = 254
+_DNG_VERSION: Final = 50_706
+"""Tags of TIFF."""
+_GRAY_STEPS: Final = {"1": 255, "L;1": 255, "L;2": 85, "L;4": 17}
+"""Between two of a file's gray levels, once they have 8 bits."""
 _ORIENTATION_TAG: Final = 0x0112
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -204,9 +225,20 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
         for offset, signature, name in _REFUSED:
             if head[offset : offset + len(signature)] == signature:
                 raise UnsupportedImage(f"{name} is not accepted; send {', '.join(FORMATS)}") from None
+        if head.lstrip().startswith(b"<") and _SVG.search(data[:_SVG_HEAD]):
+            raise UnsupportedImage(f"SVG is not accepted; send {', '.join(FORMATS)}") from None
         raise UnreadableImage("not an image, or a damaged one") from None
+    _refuse_raw(image, data)
     check_size(*image.size, limits)
     return image
+
+
+def _refuse_raw(image: Image.Image, data: bytes) -> None:
+    """Cameras' raw files are TIFFs whose first picture is a preview: the photograph itself has to be developed."""
+    tags = getattr(image, "tag_v2", {})
+    preview = isinstance(kind := tags.get(_SUBFILE_TYPE, 0), int) and kind & 1
+    if image.format == "TIFF" and (_DNG_VERSION in tags or preview or data[8:10] == b"CR"):
+        raise UnsupportedImage("a camera's raw file is not accepted: develop it first")
 
 
 def _normalise(image: Image.Image, limits: ImageLimits) -> Image.Image:
@@ -214,8 +246,10 @@ def _normalise(image: Image.Image, limits: ImageLimits) -> Image.Image:
         # An MPO is a phone's JPEG with a depth map or preview behind it: its first frame is the photo.
         if image.format != "MPO" and getattr(image, "is_animated", False):
             raise UnsupportedImage("animated or multi-page images are not accepted")
+    raw = _raw_mode(image)
     image.load()
     check_size(*image.size, limits)
+    image = _scaled_key(image, raw)
     orientation = _orientation(image)
     profile = image.info.get("icc_profile")
     colour, alpha = _eight_bits(image)
@@ -227,6 +261,28 @@ def _normalise(image: Image.Image, limits: ImageLimits) -> Image.Image:
     rgb = rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
     rgb.info = {}
     return rgb
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the file's samples are stored, such as "L;4"; known until they are loaded."""
+    tiles: Any = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
+    found = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return found if isinstance(found, str) else ""
+
+
+def _scaled_key(image: Image.Image, raw: str) -> Image.Image:
+    """Pillow gives samples 8 bits and leaves the transparent colour (PNG's tRNS) at the file's depth."""
+    key: Any = image.info.get("transparency")
+    if isinstance(key, int) and raw in _GRAY_STEPS and image.mode in ("1", "L"):
+        key = min(255, key * _GRAY_STEPS[raw])
+    elif isinstance(key, tuple) and raw.startswith("RGB;16"):
+        key = tuple(sample >> 8 for sample in key)
+    else:
+        return image
+    scaled = image.convert("L") if image.mode == "1" else image.copy()
+    scaled.info["transparency"] = key
+    return scaled
 
 
 def _orientation(image: Image.Image) -> int:

@@ -291,9 +291,7 @@ def test_altered_bytes_raise_nothing_but_image_errors(format: str) -> None:
             continue
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"\x89PNG\r\n\x1a\n", b"hello\n" * 99, bytes(999), b"P6", b"BM", saved(photo(), "ICO")]
-)
+@pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"hello\n" * 99, bytes(999), b"P6", b"BM"])
 def test_what_is_no_image_is_unreadable(data: bytes) -> None:
     with pytest.raises(UnreadableImage):
         read_image(data)
@@ -394,3 +392,75 @@ def test_a_side_too_long_for_the_format_is_said() -> None:
 def test_other_modes_are_normalised_before_writing() -> None:
     clear = Image.new("RGBA", (2, 2), (0, 0, 0, 0))
     assert pixels(read_image(write_image(clear, "image/jpeg"))).min() > 250
+
+
+# --- transparency keys, raw files, and what is refused by name -------------------------------------------
+
+
+def keyed_png(bits: int, colour: int, row: bytes, key: bytes) -> bytes:
+    """16x16, every row the same, with a transparent colour (tRNS)."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, bits, colour, 0, 0, 0)) + chunk(b"tRNS", key)
+    pixels = chunk(b"IDAT", zlib.compress((b"\0" + row) * 16))
+    return b"\x89PNG\r\n\x1a\n" + head + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "row", "key", "seen"),
+    [
+        (1, 0, b"\0" * 2, (0,), 255),
+        (1, 0, b"\0" * 2, (1,), 0),
+        (2, 0, b"\x55" * 4, (1,), 255),
+        (2, 0, b"\x55" * 4, (2,), 85),
+        (4, 0, b"\x77" * 8, (7,), 255),
+        (4, 0, b"\x22" * 8, (3,), 34),
+        (8, 0, b"\x40" * 16, (0x40,), 255),
+        (16, 0, b"\x12\x34" * 16, (0x1234,), 255),
+        (16, 0, b"\x12\x34" * 16, (0x1235,), 18),
+        (8, 2, b"\x40" * 48, (0x40,) * 3, 255),
+        (16, 2, b"\x12\x34" * 48, (0x1234,) * 3, 255),
+        (16, 2, b"\0" * 96, (256,) * 3, 0),
+    ],
+)
+def test_a_transparent_colour_is_compared_at_the_files_depth(
+    bits: int, colour: int, row: bytes, key: tuple[int, ...], seen: int
+) -> None:
+    data = keyed_png(bits, colour, row, struct.pack(f">{len(key)}H", *key))
+    assert read_image(data).getpixel((3, 3)) == (seen,) * 3
+    opened = Image.open(io.BytesIO(data))
+    before = dict(opened.info)
+    assert normalise(opened).getpixel((3, 3)) == (seen,) * 3
+    assert opened.info == before
+
+
+def tiff(tags: dict[int, int]) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (16, 12), "navy").save(out, "TIFF", tiffinfo=tags)
+    return out.getvalue()
+
+
+def test_the_preview_of_a_raw_file_is_not_taken_for_the_photograph() -> None:
+    assert read_image(tiff({})).size == (16, 12)
+    for tags in ({254: 1}, {50706: 0x01040000}):
+        with pytest.raises(UnsupportedImage, match="develop it first"):
+            read_image(tiff(tags))
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b'<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" ""><svg/>', "SVG"),
+        (b"<!-- drawn by hand -->\n\n<svg xmlns='x'/>", "SVG"),
+        (b"\x00\x00\x01\x00\x01\x00\x10\x10", "icon"),
+        (saved(photo(), "ICO"), "icon"),
+        (b"icns\x00\x00", "icon"),
+        (b"\x00\x00\x00\x18ftypcrx ", "raw"),
+        (b"FUJIFILMCCD-RAW 0201", "raw"),
+    ],
+)
+def test_what_people_send_by_mistake_is_named(data: bytes, name: str) -> None:
+    with pytest.raises(UnsupportedImage, match=name):
+        read_image(data)

@@ -247,7 +247,9 @@ def _check_size(header: Header, limits: Limits) -> None:
     width, height = header.width, header.height
     if not width or not height:
         raise CorruptBitstream("the picture has no pixels")
-    if max(width, height) > limits.max_side or width * height > limits.max_pixels:
+    if max(width, height) > limits.max_side:
+        raise LimitExceeded(f"{width}x{height} is over the limit of {limits.max_side} pixels a side")
+    if width * height > limits.max_pixels:
         raise LimitExceeded(f"{width}x{height} is over the limit of {limits.max_pixels} pixels")
 
 
