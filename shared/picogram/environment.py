@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import os
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
@@ -14,13 +15,19 @@ from picogram.errors import UsageError
 S = TypeVar("S", bound=BaseSettings)
 
 
-def read_settings(kind: type[S]) -> S:
-    """The settings that the environment gives. Raises UsageError, which names the first variable that is wrong."""
+def read_settings(kind: type[S], **given: Any) -> S:
+    """The settings that the environment gives, but for those given here (None: not given).
+
+    Raises UsageError, which names the first variable that is wrong.
+    """
     try:
-        return kind()
+        return kind(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name = "".join(
             f"{kind.model_config.get('env_prefix', '')}{part}".upper() for part in first["loc"][:1]
         )
-        raise UsageError(f"{name}: {first['msg']}" if name else str(first["msg"])) from error
+        said = first["msg"].removeprefix("Value error, ")
+        if os.environ.get(name, "").startswith("tcp://"):
+            said += "; Kubernetes sets it for a service of that name: set enableServiceLinks to false"
+        raise UsageError(f"{name}: {said}" if name else said) from error

@@ -19,6 +19,7 @@ import picogram
 from picogram.bitstream import parse
 from picogram.cli.main import main
 from picogram.images import read_image
+from picogram.models.fetch import cache_folder
 from picogram.request import EncodeOptions
 from picogram.results import Encoded
 
@@ -266,3 +267,55 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(monkeypatch: Any) -> None:
     monkeypatch.setattr(os, "link", interrupted)
     assert main(["encode", "a.png", "b.png"]) == 130
     assert listing() == ["a.png", "b.png"]
+
+
+# --- what the surroundings may lack ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "x" * 5000])
+def test_a_name_that_no_file_can_have_costs_only_itself(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo("a.png")
+    assert main(["encode", "a.png", name, "-o", "out/"]) != 0
+    assert Path("out/a.pico").exists()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+def test_a_closed_standard_stream_stops_nothing(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo("a.png")
+    photo("b.png")
+    monkeypatch.setattr(sys, stream, None)
+    try:
+        assert main(["encode", "a.png", "b.png", "-o", "out/"]) == 0
+    finally:
+        getattr(sys, stream).close()
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.pico", "b.pico"]
+
+
+def test_a_private_file_stays_private_when_it_is_replaced() -> None:
+    photo("a.png")
+    assert main(["encode", "a.png"]) == 0
+    Path("a.pico").chmod(0o600)
+    assert main(["encode", "a.png", "--overwrite"]) == 0
+    assert Path("a.pico").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_store_without_a_scheme_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["serve", "--redis", "localhost:6379"]) == 2
+    assert "begins with redis://" in capsys.readouterr().err
+    monkeypatch.setenv("PICOGRAM_PORT", "tcp://10.0.0.1:8080")
+    assert main(["serve"]) == 2
+    assert "enableServiceLinks" in capsys.readouterr().err
+
+
+def test_without_a_home_there_is_still_a_place_for_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("PICOGRAM_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    assert cache_folder().parts[-2:] == (".cache", "picogram")

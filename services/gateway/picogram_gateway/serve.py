@@ -37,9 +37,9 @@ def main(host: str | None = None, port: int | None = None, redis: str | None = N
 
     Raises UsageError: settings or keys that cannot be read, beyond loopback without keys, a port that is taken.
     """
-    given = {"host": host, "port": port, "redis_url": SecretStr(redis) if redis else None}
-    settings = read_settings(GatewaySettings)
-    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+    settings = read_settings(
+        GatewaySettings, host=host, port=port, redis_url=SecretStr(redis) if redis else None
+    )
     check_exposure(settings)
     logs.configure(settings, service="gateway")
     flush = tracing.install("picogram-gateway", settings)

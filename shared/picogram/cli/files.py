@@ -28,6 +28,13 @@ def read_bytes(source: Path | None, limit: int) -> bytes:
     return data
 
 
+def open_streams() -> None:
+    """A standard stream that was closed becomes an empty one, so that no other file takes its place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as we run
+
+
 def check_target(target: Path | None, overwrite: bool) -> None:
     """Refuses, before any work is done, a target that ``write_bytes`` would refuse. Raises UsageError."""
     if target is None:
@@ -68,6 +75,8 @@ def _write_whole(target: Path, data: bytes, overwrite: bool) -> None:
     scratch = target.parent / f".picogram-{os.getpid()}-{os.urandom(4).hex()}.tmp"
     try:
         with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            if overwrite and target.exists():  # what was private stays private
+                os.chmod(scratch, stat.S_IMODE(target.stat().st_mode))
             file.write(data)
         if overwrite:
             scratch.replace(target)

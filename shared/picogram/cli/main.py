@@ -23,7 +23,7 @@ import picogram
 from picogram.bitstream import Limits
 from picogram.cli import bench_command, keys_command, models_command, queue_command, worker_command
 from picogram.cli.batch import for_each, missing_extra, report, say
-from picogram.cli.files import check_target, read_bytes, write_bytes
+from picogram.cli.files import check_target, open_streams, read_bytes, write_bytes
 from picogram.cli.focus_arguments import given_focus
 from picogram.cli.options import takes
 from picogram.cli.paths import IMAGE_SUFFIXES, STREAM, InputFile, expand, plan
@@ -252,7 +252,7 @@ def serve(
 
 
 def _has_folder(arguments: Sequence[str]) -> bool:
-    return any(argument != STREAM and Path(argument).is_dir() for argument in arguments)
+    return any(argument != STREAM and os.path.isdir(argument) for argument in arguments)
 
 
 def _title(item: InputFile) -> str:
@@ -262,7 +262,7 @@ def _title(item: InputFile) -> str:
 def _format_of(out: str | None, *, folder: bool) -> str:
     """The image format that the name given with -o asks for. Raises UsageError for a strange suffix."""
     suffix = Path(out).suffix.lower() if out else ""
-    if not suffix or folder or out is None or out.endswith(("/", "\\")) or Path(out).is_dir():
+    if not suffix or folder or out is None or out.endswith(("/", "\\")) or os.path.isdir(out):
         return ImageFormat.PNG
     for name in ImageFormat:
         if suffix in (f".{name}", MEDIA_TYPES[f"image/{name}"].suffix):
@@ -285,6 +285,7 @@ def _show(name: str, described: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; whatever goes wrong is one line on stderr."""
+    open_streams()
     try:
         command = typer.main.get_command(app)
         given = None if arguments is None else list(arguments)

@@ -11,6 +11,7 @@ on another's) is kept in ``InputFile.problem``, so that the others still run.
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +46,16 @@ def expand(arguments: Sequence[str], suffixes: Collection[str]) -> list[InputFil
     """Files as named, folders searched below for ``suffixes``, patterns that the shell left alone, "-"."""
     if list(arguments).count(STREAM) > 1:
         raise UsageError("stdin can be read once only")
-    return [item for argument in arguments for item in _expand(argument, suffixes)]
+    return [item for argument in arguments for item in _expanded(argument, suffixes)]
+
+
+def _expanded(argument: str, suffixes: Collection[str]) -> list[InputFile]:
+    try:
+        return _expand(argument, suffixes)
+    except OSError as error:  # a name too long, a folder that may not be entered: the others go on
+        return [_failed(argument, error.strerror or str(error))]
+    except ValueError as error:
+        return [_failed(argument, str(error))]
 
 
 def _expand(argument: str, suffixes: Collection[str]) -> list[InputFile]:
@@ -77,8 +87,8 @@ def plan(items: Sequence[InputFile], out: str | None, suffix: str, *, folder: bo
         return list(items)
     if out is not None and not out:
         raise UsageError("-o needs a name")
-    into = out is not None and (folder or out.endswith(("/", "\\")) or Path(out).is_dir())
-    if out is not None and into and Path(out).exists() and not Path(out).is_dir():
+    into = out is not None and (folder or out.endswith(("/", "\\")) or os.path.isdir(out))
+    if out is not None and into and os.path.exists(out) and not os.path.isdir(out):
         raise UsageError(f"{out} is a file; several results need a folder")
     taken: dict[Path, str] = {}
     return [_placed(item, out, suffix, into, taken) for item in items]

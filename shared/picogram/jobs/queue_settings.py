@@ -4,8 +4,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from typing import Final
+
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+STORE_SCHEMES: Final = ("redis://", "rediss://", "unix://")
+NOT_A_STORE: Final = "the URL of a job store begins with redis://, rediss:// or unix://"
 
 
 class QueueSettings(BaseSettings):
@@ -47,3 +52,10 @@ class QueueSettings(BaseSettings):
         pattern=r"^(redis|file:///.*)$",
         description="Where payloads lie: redis, or file:///folder that all processes share.",
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _has_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(STORE_SCHEMES):
+            raise ValueError(NOT_A_STORE)
+        return value

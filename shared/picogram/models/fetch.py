@@ -57,7 +57,13 @@ class Distribution:
 
 def cache_folder() -> Path:
     """Where fetched weights lie: ``PICOGRAM_CACHE``, or ``~/.cache/picogram``."""
-    return Path(os.environ.get("PICOGRAM_CACHE") or Path.home() / ".cache" / "picogram")
+    if named := os.environ.get("PICOGRAM_CACHE"):
+        return Path(named)
+    try:
+        home = Path.home()
+    except RuntimeError:  # no HOME, and a user whom this machine does not know: containers
+        home = Path(tempfile.gettempdir()) / f"picogram-{os.getuid()}"
+    return home / ".cache" / "picogram"
 
 
 def sha256_of(path: Path) -> str:
