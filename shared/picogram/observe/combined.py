@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Several observers as one: every call goes to each, in the order given."""
+"""Several observers as one: every call goes to each, in the order given, whatever the others do."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import ExitStack, contextmanager
 
 from picogram.jobs.broker import Swept
 from picogram.jobs.job import Job, Outcome
-from picogram.jobs.observer import Ending, Observer
+from picogram.jobs.observer import Ending, HarmlessObserver, Observer
 
 
 class CombinedObserver(Observer):
     """Fans out. ``started`` enters the observers in order and leaves them in the reverse order."""
 
     def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
+        self._observers = [HarmlessObserver(observer) for observer in observers]
 
     def fetched(self, step: str, jobs: Sequence[Job]) -> None:
         for observer in self._observers:
