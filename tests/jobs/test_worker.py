@@ -7,13 +7,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import pytest
 from brokers import LIMITS, BrokerFactory, collect, eventually, job, submit, upper, working
 
 from picogram.errors import CorruptBitstream, JobCanceled, JobFailed, JobOutOfMemory
-from picogram.jobs import BatchLimits, Broker, Job, Observer, Outcome, Result
+from picogram.jobs import BatchLimits, Broker, Job, MemoryBroker, Observer, Outcome, Result
+from picogram.jobs.broker import Swept
 from picogram.jobs.observer import Ending
+from picogram.observe.combined import CombinedObserver
 
 
 async def test_one_failure_fails_one_job(broker: Broker) -> None:
@@ -231,3 +235,104 @@ async def test_two_workers_share_a_queue(make_broker: BrokerFactory) -> None:
     assert ran[0]
     assert ran[1]
     assert not ran[0] & ran[1]
+
+
+class Broken(Observer):
+    """Fails at everything, as a log without a reader may."""
+
+    def _fail(self, *_: object) -> None:
+        raise BrokenPipeError
+
+    fetched = batch = finished = failed = swept = _fail  # type: ignore[assignment]
+    started = _fail  # type: ignore[assignment]
+
+
+async def test_an_observer_that_fails_costs_no_job(broker: Broker) -> None:
+    def handler(jobs: list[Job]) -> list[Outcome]:
+        return [KeyError("c")] if jobs[0].payload == b"c" else upper(jobs)
+
+    jobs = [job(c) for c in "abc"]
+    async with working(broker, handler, BatchLimits(max_jobs=1), observer=Broken()):
+        await submit(broker, *jobs)
+        assert [(await broker.result(each.id)).payload for each in jobs[:2]] == [b"A", b"B"]
+        with pytest.raises(JobFailed):
+            await broker.result(jobs[2].id)
+
+
+async def test_observers_that_fail_leave_others_alone() -> None:
+    seen: list[str] = []
+
+    class Seer(Observer):
+        def finished(self, step: str, job: Job, outcome: Outcome, ending: Ending) -> None:
+            seen.append(ending)
+
+    one = job()
+    both = CombinedObserver(Broken(), Seer())
+    with pytest.raises(ZeroDivisionError), both.started("encoder", [one]):
+        raise ZeroDivisionError
+    both.finished("encoder", one, Result(b"", "text/plain"), "done")
+    assert seen == ["done"]
+
+
+@pytest.mark.parametrize("odd", ["facts", "progress", "exit", "panic"])
+async def test_whatever_a_handler_does_its_worker_goes_on(broker: Broker, odd: str) -> None:
+    panic = type("PanicException", (BaseException,), {})
+
+    def handler(jobs: list[Job]) -> list[Outcome]:
+        if jobs[0].payload == b"b":
+            return upper(jobs)
+        if odd == "progress":
+            jobs[0].control.progress(0.5, array=object())
+            return upper(jobs)
+        if odd == "facts":
+            return [Result(b"", "text/plain", {"array": object()})]
+        raise SystemExit(3) if odd == "exit" else panic("index out of bounds")
+
+    one, two = job("a"), job("b")
+    async with working(broker, handler, BatchLimits(max_jobs=1)):
+        await submit(broker, one, two)
+        if odd in ("exit", "panic") or (odd == "facts" and not isinstance(broker, MemoryBroker)):
+            with pytest.raises(JobFailed):
+                await asyncio.wait_for(broker.result(one.id), 10)
+        else:
+            await asyncio.wait_for(broker.result(one.id), 10)
+        assert (await asyncio.wait_for(broker.result(two.id), 10)).payload == b"B"
+
+
+async def test_a_broker_that_fails_in_an_unforeseen_way_is_asked_again() -> None:
+    class Odd(MemoryBroker):
+        lease_seconds = 0.2
+        faults: ClassVar[dict[str, int]] = dict.fromkeys(("fetch", "renew", "publish", "sweep"), 2)
+
+        def _fault(self, name: str) -> None:
+            if self.faults[name]:
+                self.faults[name] -= 1
+                raise AttributeError(name)
+
+        async def fetch(self, *args: Any, **options: Any) -> list[Job]:
+            self._fault("fetch")
+            return await super().fetch(*args, **options)
+
+        async def renew(self, jobs: Sequence[Job]) -> set[str]:
+            self._fault("renew")
+            return await super().renew(jobs)
+
+        async def publish(self, *args: Any) -> None:
+            self._fault("publish")
+            await super().publish(*args)
+
+        async def sweep(self, step: str) -> Swept:
+            self._fault("sweep")
+            return await super().sweep(step)
+
+    def handler(jobs: list[Job]) -> list[Outcome]:
+        for part in range(4):
+            jobs[0].control.progress(part / 4)
+            time.sleep(0.08)
+        return upper(jobs)
+
+    odd, one = Odd(), job("a")
+    async with working(odd, handler):
+        await odd.submit(one)
+        assert (await asyncio.wait_for(odd.result(one.id), 10)).payload == b"A"
+        await eventually(lambda: not any(odd.faults.values()))

@@ -44,7 +44,13 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def _call(handler: Handler, batch: list[Job]) -> list[Outcome]:
-    outcomes = handler(batch)
+    try:
+        outcomes = handler(batch)
+    except Exception:
+        raise
+    except BaseException as error:
+        # `sys.exit`, or a panic in Rust: within this thread it is no reason for the process to end.
+        raise RuntimeError(f"the handler raised {type(error).__name__}: {error}") from error
     if len(outcomes) != len(batch):
         raise RuntimeError(f"the handler gave {len(outcomes)} outcomes for {len(batch)} jobs")
     return [_failure(each) if isinstance(each, Exception) else each for each in outcomes]

@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from typing import Any, Literal
 
 from picogram.jobs.broker import Swept
 from picogram.jobs.job import Job, Outcome
 
+logger = logging.getLogger("picogram.jobs")
 Ending = Literal["done", "moved", "failed", "error", "late"]
 """The route is finished; it goes on; a typed error; an unexpected one; the job was nobody's or another's by then."""
 
@@ -36,3 +38,44 @@ class Observer:
 
     def swept(self, step: str, swept: Swept) -> None:
         """Jobs of dead workers were found."""
+
+
+class HarmlessObserver(Observer):
+    """Passes on to ``observer``, whose errors stay here: no job is lost for want of a log line. The first is logged."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._complained = False
+
+    def fetched(self, step: str, jobs: Sequence[Job]) -> None:
+        self._safely(self._observer.fetched, step, jobs)
+
+    @contextmanager
+    def started(self, step: str, jobs: Sequence[Job]) -> Iterator[None]:
+        stack = ExitStack()
+        self._safely(lambda: stack.enter_context(self._observer.started(step, jobs)))
+        try:
+            yield
+        finally:
+            self._safely(stack.close)
+
+    def batch(self, step: str, task: str, size: int, seconds: float) -> None:
+        self._safely(self._observer.batch, step, task, size, seconds)
+
+    def finished(self, step: str, job: Job, outcome: Outcome, ending: Ending) -> None:
+        self._safely(self._observer.finished, step, job, outcome, ending)
+
+    def failed(self, step: str, job: Job, error: Exception) -> None:
+        self._safely(self._observer.failed, step, job, error)
+
+    def swept(self, step: str, swept: Swept) -> None:
+        self._safely(self._observer.swept, step, swept)
+
+    def _safely(self, tell: Callable[..., Any], *about: Any) -> None:
+        try:
+            tell(*about)
+        except Exception:
+            if not self._complained:
+                self._complained = True
+                with suppress(Exception):
+                    logger.exception("an observer fails; the work goes on without it")

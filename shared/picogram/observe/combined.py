@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Picogram authors
 # SPDX-License-Identifier: Apache-2.0
-"""Several observers as one: every call goes to each, in the order given. What one of them fails at costs no job."""
+"""Several observers as one: every call goes to each, in the order given, whatever the others do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 from picogram.jobs.broker import Swept
 from picogram.jobs.job import Job, Outcome
-from picogram.jobs.observer import Ending, Observer
+from picogram.jobs.observer import Ending, HarmlessObserver, Observer
 
 _logger: Final = logging.getLogger("picogram.observe")
 
@@ -20,7 +20,7 @@ class CombinedObserver(Observer):
     """Fans out. ``started`` enters the observers in order and leaves them in the reverse order."""
 
     def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
+        self._observers = [HarmlessObserver(observer) for observer in observers]
 
     def fetched(self, step: str, jobs: Sequence[Job]) -> None:
         self._each(lambda observer: observer.fetched(step, jobs))

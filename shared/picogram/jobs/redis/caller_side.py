@@ -39,6 +39,12 @@ class Callers:
         self._endings = Endings(store.client, store.keys.reply(store.name))
 
     async def submit(self, job: Job) -> str:
+        try:
+            return await self._submit(job)
+        except StoreFull as error:
+            raise QueueFull(str(error)) from error
+
+    async def _submit(self, job: Job) -> str:
         store, blob = self._store, new_name(job.id)
         key = store.keys.idempotency(job.owner, job.key) if job.key else ""
         along = await store.keep(blob, job.payload, store.stay(job))
@@ -159,7 +165,7 @@ class Callers:
         with our_errors():
             names: Any = await client.zrangebyscore(keys.workers, time.time() - _SIGN_OF_LIFE, "+inf")
             told = await client.hmget(keys.worker_facts, names) if names else []
-        return [WorkerInfo(**json.loads(each)) for each in told if each]
+        return [info for each in told if each and (info := _worker(each))]
 
     async def _fields(self, job_id: str, *names: str) -> dict[str, str]:
         self._check(job_id)
@@ -208,6 +214,14 @@ class Callers:
 def _event(entry_id: bytes, fields: dict[bytes, bytes]) -> Event:
     data: dict[str, Any] = json.loads(fields[b"data"])
     return Event(entry_id.decode(), cast(EventName, fields[b"name"].decode()), float(fields[b"at"]), data)
+
+
+def _worker(told: str | bytes) -> WorkerInfo | None:
+    """None for one of another version that tells other things of itself."""
+    try:
+        return WorkerInfo(**json.loads(told))
+    except (TypeError, ValueError):
+        return None
 
 
 def _unknown() -> JobUnknown:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from picogram.errors import BrokerUnavailable
 from picogram.jobs.queue_settings import QueueSettings
 from picogram.jobs.redis.caller_side import Callers
+from picogram.jobs.redis.connection import our_errors
 from picogram.jobs.redis.store_client import Store
 from picogram.jobs.redis.worker_side import Workers
 
@@ -42,4 +43,5 @@ class RedisBroker(Callers, Workers):
         await self._endings.close()
         with suppress(BrokerUnavailable):
             await self.leave()
-        await self._store.client.aclose()
+        with suppress(BrokerUnavailable), our_errors():
+            await self._store.client.aclose()

@@ -15,18 +15,18 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from picogram.errors import BrokerUnavailable
 from picogram.jobs.job import Job
 from picogram.jobs.queue_settings import QueueSettings
 from picogram.jobs.redis import scripts
 from picogram.jobs.redis.blobs import SMALL, Blobs, open_blobs
-from picogram.jobs.redis.connection import connect, our_errors
+from picogram.jobs.redis.connection import connect, once_more, our_errors
 from picogram.jobs.redis.key_names import GROUP, Keys
 
 WITHOUT_DEADLINE: Final = 24 * 3600.0
 """Seconds that a job without a deadline may take before its state expires."""
 
-_REPEATABLE: Final = frozenset(("result", "renew", "forget", "release"))
+_REPEATABLE: Final = frozenset(("submit", "result", "cancel", "renew", "forget", "release"))
+"""Scripts that may run twice without harm."""
 
 
 @dataclass(frozen=True)
@@ -80,24 +80,19 @@ class Store:
     async def call(
         self, name: str, keys: Sequence[str] = (), arguments: Sequence[scripts.Argument] = ()
     ) -> Any:
-        """Run a script; one that may run twice is tried again, for a store that restarted leaves dead connections."""
-        try:
-            return await self._call(name, keys, arguments)
-        except BrokerUnavailable:
-            if name not in _REPEATABLE:
-                raise
-        return await self._call(name, keys, arguments)
+        """Run a script. A queue without its consumer group (nobody worked yet, or the store is new) gets one."""
 
-    async def _call(self, name: str, keys: Sequence[str], arguments: Sequence[scripts.Argument]) -> Any:
-        """A queue without its consumer group (nobody worked yet, or the store is new) gets one."""
+        async def run() -> Any:
+            return await scripts.call(self.client, name, keys, [self.keys.prefix, *arguments])
+
         with our_errors():
             try:
-                return await scripts.call(self.client, name, keys, [self.keys.prefix, *arguments])
+                return await (once_more(self.client, run) if name in _REPEATABLE else run())
             except ResponseError as error:
                 if "NOGROUP" not in str(error):
                     raise
             await self.make_groups([key for key in keys if ":queue:" in key])
-            return await scripts.call(self.client, name, keys, [self.keys.prefix, *arguments])
+            return await run()
 
     async def make_groups(self, streams: Sequence[str]) -> None:
         """From the very first entry on (id 0): jobs may have been queued before the first worker came."""

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from picogram.errors import BrokerUnavailable
 from picogram.jobs.cancellation import end
-from picogram.jobs.redis.connection import our_errors
+from picogram.jobs.redis.connection import logger, our_errors
 
 FOREIGN_POLL: Final = 0.2
 """Seconds between looks at a job that another process submitted, whose end is told to that one."""
@@ -36,7 +36,7 @@ class Endings:
 
     async def expect(self, job_id: str) -> None:
         """This process is about to submit the job, so its end will be told here."""
-        if self._listening is None:
+        if self._listening is None or self._listening.done():
             self._listening = asyncio.create_task(self._listen())
         if not self._subscribed.is_set():
             try:
@@ -77,13 +77,18 @@ class Endings:
             await end(self._listening)
 
     async def _listen(self) -> None:
+        """Ends only by being canceled, for whoever waits would hear of nothing any more."""
         while True:
             try:
                 with our_errors():
                     await self._listen_once()
             except BrokerUnavailable:
+                pass
+            except Exception:
+                logger.exception("listening for ends of jobs failed; it begins anew")
+            finally:
                 self._subscribed.clear()
-                await asyncio.sleep(_RETRY)
+            await asyncio.sleep(_RETRY)
 
     async def _listen_once(self) -> None:
         async with self._client.pubsub() as channel:

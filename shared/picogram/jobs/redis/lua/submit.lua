@@ -4,6 +4,8 @@
 -- Returns {'queued', id}, {'known', id of the earlier job}, {'conflict'} or {'full'}.
 local prefix, id, limit, fingerprint, ttl, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
 local key = KEYS[4]
+-- The answer to this submission got lost, and it comes again.
+if redis.call('EXISTS', prefix .. ':job:' .. id) == 1 then return {'queued', id} end
 if key ~= '' then
   local earlier = redis.call('GET', key)
   if earlier then
