@@ -10,13 +10,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 from brokers import LIMITS, job, upper
-from redis.exceptions import ResponseError
 
 from picogram.errors import BrokerUnavailable, QueueFull
 from picogram.jobs import Worker, WorkerInfo, open_broker
 from picogram.jobs.queue_settings import QueueSettings
 from picogram.jobs.redis import RedisBroker
-from picogram.jobs.redis.connection import is_away
 
 AWAY = (
     "MISCONF Redis is configured to save RDB snapshots, but it is currently unable to persist to disk.",
@@ -114,12 +112,3 @@ async def test_a_workers_loop_outlives_any_fault_of_its_broker() -> None:
         assert not running.done()
         worker.stop()
         await asyncio.wait_for(running, 5)
-
-
-def test_commands_that_are_wrong_are_our_own_faults() -> None:
-    for text in (
-        "WRONGTYPE Operation against a key",
-        "ERR unknown command 'XYZ'",
-        "ERR wrong number of arguments",
-    ):
-        assert not is_away(ResponseError(text))

@@ -32,7 +32,6 @@ from picogram.jobs.job import Handler, Job, Outcome, Result
 from picogram.jobs.observer import Ending, HarmlessObserver, Observer
 from picogram.jobs.state import EventName
 
-_logger = logging.getLogger("picogram.jobs")
 T = TypeVar("T")
 logger = logging.getLogger("picogram.jobs")
 Told = asyncio.Queue[tuple[Job, EventName, Mapping[str, Any]] | None]
@@ -202,16 +201,9 @@ class Worker:
         while True:
             try:
                 return await call()
-            except Exception as error:
-                _log(error, "a job could not be finished")
+            except BrokerUnavailable:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 pause = min(_BACKOFF, 2 * pause)
-
-
-def _log(error: Exception, what: str) -> None:
-    """A broker that is away is what its health check tells; anything else is a fault that no loop may end for."""
-    if not isinstance(error, BrokerUnavailable):
-        _logger.error(what, exc_info=error)
 
 
 def _teller(loop: asyncio.AbstractEventLoop, told: Told, job: Job) -> Listener:

@@ -4,16 +4,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Final
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from picogram.jobs.broker import Swept
 from picogram.jobs.job import Job, Outcome
 from picogram.jobs.observer import Ending, HarmlessObserver, Observer
-
-_logger: Final = logging.getLogger("picogram.observe")
 
 
 class CombinedObserver(Observer):
@@ -23,46 +19,28 @@ class CombinedObserver(Observer):
         self._observers = [HarmlessObserver(observer) for observer in observers]
 
     def fetched(self, step: str, jobs: Sequence[Job]) -> None:
-        self._each(lambda observer: observer.fetched(step, jobs))
+        for observer in self._observers:
+            observer.fetched(step, jobs)
 
     @contextmanager
     def started(self, step: str, jobs: Sequence[Job]) -> Iterator[None]:
-        entered = []
-        for observer in self._observers:
-            context = observer.started(step, jobs)
-            with _costing_nothing():
-                context.__enter__()
-                entered.append(context)
-        try:
+        with ExitStack() as stack:
+            for observer in self._observers:
+                stack.enter_context(observer.started(step, jobs))
             yield
-        finally:
-            for context in reversed(entered):
-                with _costing_nothing():
-                    context.__exit__(None, None, None)
 
     def batch(self, step: str, task: str, size: int, seconds: float) -> None:
-        self._each(lambda observer: observer.batch(step, task, size, seconds))
+        for observer in self._observers:
+            observer.batch(step, task, size, seconds)
 
     def finished(self, step: str, job: Job, outcome: Outcome, ending: Ending) -> None:
-        self._each(lambda observer: observer.finished(step, job, outcome, ending))
+        for observer in self._observers:
+            observer.finished(step, job, outcome, ending)
 
     def failed(self, step: str, job: Job, error: Exception) -> None:
-        self._each(lambda observer: observer.failed(step, job, error))
+        for observer in self._observers:
+            observer.failed(step, job, error)
 
     def swept(self, step: str, swept: Swept) -> None:
-        self._each(lambda observer: observer.swept(step, swept))
-
-    def _each(self, call: Callable[[Observer], None]) -> None:
         for observer in self._observers:
-            with _costing_nothing():
-                call(observer)
-
-
-@contextmanager
-def _costing_nothing() -> Iterator[None]:
-    """Logs, metrics and traces may break (a reader is gone, a disk is full); the work goes on."""
-    try:
-        yield
-    except Exception:
-        with suppress(Exception):
-            _logger.exception("an observer failed")
+            observer.swept(step, swept)

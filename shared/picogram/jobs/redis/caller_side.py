@@ -66,10 +66,8 @@ class Callers:
         flat: list[Any] = [part for pair in fields.items() for part in pair]
         try:
             verdict = await store.call("submit", streams, [*about, *entry, blob, *along, *flat])
-        except BaseException as error:
+        except BaseException:
             self._endings.settled(job.id)
-            if isinstance(error, StoreFull):
-                raise QueueFull("the job store is full") from error
             raise
         if verdict[0] == b"queued":
             return job.id
