@@ -107,7 +107,7 @@ def test_a_wheel_has_the_page_beside_the_module(tmp_path: Path, monkeypatch: pyt
 def test_all_that_the_page_refers_to_is_there() -> None:
     assets = read_assets(FOLDER)
     html = assets["index.html"].body.decode()
-    references = re.findall(r'(?:src|href)="/web/([^"]+)"', html)
+    references = re.findall(r'(?:src|href)="web/([^"]+)"', html)
     assert len(references) > 6
     for path in OURS:
         folder = path.parent.relative_to(FOLDER)
