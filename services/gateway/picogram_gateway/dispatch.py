@@ -30,6 +30,7 @@ from picogram_gateway.workers import Backend
 logger = structlog.get_logger("picogram.gateway")
 _SIGN_OF_LIFE: Final = 20.0
 _PROBE_TIMEOUT: Final = 2.0
+_MODELS_AGAIN: Final = 30.0
 _STORE_PAUSE: Final = 0.25
 _DRAIN_PAUSE: Final = 0.01
 _LAST_BATCH: Final = 10.0
@@ -95,13 +96,22 @@ class Dispatcher:
             raise not_ready("the server is shutting down")
         if not self.warm:
             raise not_ready("the models are not loaded yet")
-        if any(task.done() for task in self._tasks):
-            raise not_ready("a worker of this server has died")
+        if problem := self.broken():
+            raise not_ready(problem)
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
                 await self.broker.depth("inspector")
         except TimeoutError:
             raise BrokerUnavailable("the job store does not answer") from None
+
+    def broken(self) -> str:
+        """Empty, or what has ended that nothing but a new process brings back."""
+        if self.draining.is_set():
+            return ""
+        if any(task.done() for task in self._tasks):
+            return "a worker of this server has died"
+        announcing = self._helpers[1:]
+        return "signs of life have ended" if any(task.done() for task in announcing) else ""
 
     def retry_after(self) -> int:
         """Seconds until a full queue should have drained, 1 to 60."""
@@ -168,12 +178,14 @@ class Dispatcher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _warm_up(self) -> None:
-        try:
-            await asyncio.to_thread(self._backend.warm_up)
-        except Exception:
-            logger.exception("the models cannot be loaded")
-        else:
-            self.warm = True
+        while not self.warm:
+            try:
+                await asyncio.to_thread(self._backend.warm_up)
+            except Exception:
+                logger.exception("the models cannot be loaded; they are tried again")
+                await asyncio.sleep(_MODELS_AGAIN)
+            else:
+                self.warm = True
 
     async def _announce(self) -> None:
         """Tell the broker, and so ``/v1/models``, who works here."""
@@ -184,8 +196,12 @@ class Dispatcher:
         ]
         while not self.draining.is_set():
             for worker in known:
-                with suppress(BrokerUnavailable):
+                try:
                     await self.broker.announce(worker)
+                except BrokerUnavailable:
+                    break
+                except Exception:
+                    logger.exception("a sign of life failed")
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SIGN_OF_LIFE):
                     await self.draining.wait()

@@ -126,9 +126,11 @@ def _answer(request: Request, asset: Asset) -> Response:
     return Response(asset.body, headers=headers, media_type=asset.media_type)
 
 
-@router.get("/livez", summary="Does the process respond?")
-async def livez() -> dict[str, str]:
-    """Always 200."""
+@router.get("/livez", summary="Does the process work?", responses=openapi.problems(503))
+async def livez(request: Request) -> dict[str, str]:
+    """200 unless something has ended that only a restart brings back; what is away for now is no matter of this one."""
+    if problem := dispatcher_of(request).broken():
+        raise not_ready(problem)
     return {"status": "alive"}
 
 
