@@ -190,6 +190,21 @@ def test_models_that_cannot_be_loaded_end_it_with_5_and_a_line(start: Start, loa
     assert last["problem"].startswith(problem)
 
 
+async def test_models_that_are_still_to_be_pulled_are_awaited(
+    broker: Broker, start: Start, tmp_path: Path
+) -> None:
+    worker = start(load=f"late {tmp_path / 'model'}")
+    await asyncio.to_thread(worker.wait, lambda: "waiting" in worker.probe("/readyz")[1])
+    expected = (503, "waiting for models: the model tall is missing: run something\n")
+    assert (worker.probe("/readyz"), worker.probe("/startupz")) == (expected, expected)
+    assert worker.probe("/livez")[0] == 200
+    job_id = await broker.submit(toy("echo hello"))
+    (tmp_path / "model").touch()
+    assert (await broker.result(job_id)).payload == b"hello"
+    assert worker.log().count("waiting for models") == 1
+    assert await asyncio.to_thread(worker.end) == 0
+
+
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [

@@ -96,7 +96,7 @@ async def test_a_picture_goes_through_encoder_and_decoder(
 async def test_the_language_model_worker_does_what_it_can_without_models(
     broker: Broker, start: Start, photo: Image.Image, cache: Path
 ) -> None:
-    worker = start("-m", "picogram_lmm")
+    worker = start("-m", "picogram_lmm", lmm_models="pulled")
     await asyncio.to_thread(worker.wait, worker.ready, 60)
     warnings = [line["problem"] for line in worker.lines() if line["event"] == "working without a model"]
     assert len(warnings) == 3  # it codes, describes and hears
@@ -111,6 +111,18 @@ async def test_the_language_model_worker_does_what_it_can_without_models(
     assert await asyncio.to_thread(worker.end) == 0
 
 
+async def test_the_language_model_worker_waits_for_its_models_and_says_for_which(
+    start: Start, cache: Path
+) -> None:
+    worker = start("-m", "picogram_lmm")
+    await asyncio.to_thread(worker.wait, lambda: "waiting for models" in worker.probe("/readyz")[1], 60)
+    status, problem = worker.probe("/readyz")
+    assert status == 503
+    assert "picogram models pull text" in problem
+    assert worker.probe("/livez")[0] == 200
+    assert await asyncio.to_thread(worker.end) == 0
+
+
 def test_impossible_language_model_settings_end_it_with_a_line(start: Start) -> None:
     worker = start("-m", "picogram_lmm", lmm_engine="steam")
     assert worker.process.wait(60) == 2
@@ -120,7 +132,7 @@ def test_impossible_language_model_settings_end_it_with_a_line(start: Start) -> 
 
 @pytest.mark.lmm
 async def test_pictures_are_described(broker: Broker, start: Start, photo: Image.Image) -> None:
-    worker = start("-m", "picogram_lmm")
+    worker = start("-m", "picogram_lmm", lmm_models="pulled")
     await asyncio.to_thread(worker.wait, worker.ready, 60)
     if "working without a model" in worker.log():
         pytest.skip("the models for words are not pulled")

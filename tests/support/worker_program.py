@@ -3,7 +3,7 @@
 """A worker process that does as its jobs say, and notes its batches: ``worker_program.py NOTES LOAD``.
 
 A job's payload is a command: ``echo X``, ``sleep SECONDS``, ``fail``, ``crash``. LOAD: seconds that loading takes, or
-``broken`` or ``missing``.
+``broken`` or ``missing``; or ``late PATH``: missing until that file is there, which it waits for.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ def _load(how: str) -> Handler:
         raise ZeroDivisionError("no such model")
     if how == "missing":
         raise ModelMissing("weights are missing: run something")
-    time.sleep(float(how))
+    command, _, path = how.partition(" ")
+    if command == "late":
+        if not Path(path).exists():
+            raise ModelMissing("the model tall is missing: run something")
+    else:
+        time.sleep(float(how))
 
     def handler(jobs: list[Job]) -> list[Outcome]:
         with Path(sys.argv[1]).open("a") as notes:
@@ -48,4 +53,4 @@ def _load(how: str) -> Handler:
 
 
 if __name__ == "__main__":
-    sys.exit(run_worker("toy", lambda: _load(sys.argv[2])))
+    sys.exit(run_worker("toy", lambda: _load(sys.argv[2]), await_models="late" in sys.argv[2]))

@@ -23,7 +23,7 @@ def load() -> Handler:
 
 def main() -> int:
     """The exit code, after SIGTERM."""
-    return run_worker("decoder", load)
+    return run_worker("decoder", load, await_models=True)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from picogram_gateway.workers import Backend
 logger = structlog.get_logger("picogram.gateway")
 _SIGN_OF_LIFE: Final = 20.0
 _PROBE_TIMEOUT: Final = 2.0
+_MODELS_AGAIN: Final = 30.0
 _STORE_PAUSE: Final = 0.25
 _DRAIN_PAUSE: Final = 0.01
 _LAST_BATCH: Final = 10.0
@@ -48,7 +49,7 @@ class Dispatcher:
     ) -> None:
         self.broker = broker
         self.warm = False
-        self._failure = ""
+        self.not_warm = "the models are not loaded yet"
         self.draining = asyncio.Event()
         self._settings = settings
         self._backend = backend
@@ -98,7 +99,7 @@ class Dispatcher:
         if broken := self.broken():
             raise not_ready(broken)
         if not self.warm:
-            raise not_ready("the models are not loaded yet")
+            raise not_ready(self.not_warm)
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
                 await self.broker.announce(self._known[0])  # a write: a store that only reads does no job
@@ -106,10 +107,13 @@ class Dispatcher:
             raise BrokerUnavailable("the job store does not answer") from None
 
     def broken(self) -> str:
-        """What only another start can mend; empty: nothing."""
-        if any(task.done() for task in self._tasks) and not self.draining.is_set():
+        """Empty, or what has ended that nothing but a new process brings back."""
+        if self.draining.is_set():
+            return ""
+        if any(task.done() for task in self._tasks):
             return "a worker of this server has died"
-        return self._failure
+        announcing = self._helpers[1:]
+        return "signs of life have ended" if any(task.done() for task in announcing) else ""
 
     def retry_after(self) -> int:
         """Seconds until a full queue should have drained, 1 to 60."""
@@ -176,20 +180,26 @@ class Dispatcher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _warm_up(self) -> None:
-        try:
-            await asyncio.to_thread(self._backend.warm_up)
-        except Exception as error:
-            logger.exception("the models cannot be loaded")
-            self._failure = f"the models cannot be loaded: {error}"
-        else:
-            self.warm = True
+        while not self.warm:
+            try:
+                await asyncio.to_thread(self._backend.warm_up)
+            except Exception as error:
+                logger.exception("the models cannot be loaded; they are tried again")
+                self.not_warm = f"the models cannot be loaded, and are tried again: {error}"
+                await asyncio.sleep(_MODELS_AGAIN)
+            else:
+                self.warm = True
 
     async def _announce(self) -> None:
         """Tell the broker, and so ``/v1/models``, who works here."""
         while not self.draining.is_set():
             for worker in self._known:
-                with suppress(BrokerUnavailable):
+                try:
                     await self.broker.announce(worker)
+                except BrokerUnavailable:
+                    break
+                except Exception:
+                    logger.exception("a sign of life failed")
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SIGN_OF_LIFE):
                     await self.draining.wait()

@@ -18,6 +18,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -77,8 +78,9 @@ class GatewayMetrics:
 
     def observe_file(self, data: bytes) -> None:
         """A .pico file that goes out."""
-        profile = parse(data).header.profile.name.lower()
-        self.bitstream_bytes.labels(profile).observe(len(data))
+        with suppress(PicogramError):  # whatever it is, it is the answer
+            profile = parse(data).header.profile.name.lower()
+            self.bitstream_bytes.labels(profile).observe(len(data))
 
 
 class Metrics:
@@ -133,7 +135,7 @@ class QueueDepth(Collector):
         future = asyncio.run_coroutine_threadsafe(self._depths(), self._loop)
         try:
             return future.result(_SCRAPE_TIMEOUT)
-        except (PicogramError, TimeoutError):
+        except Exception:  # a scrape without it is better than none
             future.cancel()
             return []
 

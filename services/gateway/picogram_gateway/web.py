@@ -126,20 +126,19 @@ def _answer(request: Request, asset: Asset) -> Response:
     return Response(asset.body, headers=headers, media_type=asset.media_type)
 
 
-@router.get("/livez", summary="Does the process respond?", responses=openapi.problems(503))
+@router.get("/livez", summary="Does the process work?", responses=openapi.problems(503))
 async def livez(request: Request) -> dict[str, str]:
-    """200, unless something is broken that only another start can mend: a worker has died, models cannot be loaded."""
-    if broken := dispatcher_of(request).broken():
-        raise not_ready(broken)
+    """200 unless something has ended that only a restart brings back; what is away for now is no matter of this one."""
+    if problem := dispatcher_of(request).broken():
+        raise not_ready(problem)
     return {"status": "alive"}
 
 
 @router.get("/startupz", summary="Are the models loaded?", responses=openapi.problems(503))
 async def startupz(request: Request) -> dict[str, str]:
     """200 once the models of this process are loaded; a gateway with workers elsewhere has none."""
-    dispatcher = dispatcher_of(request)
-    if not dispatcher.warm:
-        raise not_ready(dispatcher.broken() or "the models are not loaded yet")
+    if not dispatcher_of(request).warm:
+        raise not_ready(dispatcher_of(request).not_warm)
     return {"status": "started"}
 
 

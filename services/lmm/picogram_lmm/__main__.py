@@ -21,7 +21,7 @@ def load() -> Handler:
 
 def main() -> int:
     """The exit code, after SIGTERM."""
-    return run_worker("lmm", load, texts=True)
+    return run_worker("lmm", load, texts=True, await_models=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,12 @@ class LmmSettings(BaseSettings):
 
     engine: Literal["embedded", "vllm"] = Field(
         default="embedded",
-        description="embedded: the library's own models, as far as they are pulled. vllm: see docs/vllm.md.",
+        description="embedded: the library's own models. vllm: see docs/vllm.md.",
+    )
+    models: Literal["all", "pulled"] = Field(
+        default="all",
+        description="embedded: all waits, not ready, until all models are pulled; pulled does without those that are "
+        "not, so that texts take more bytes and pictures are not described.",
     )
     captioner: str | None = Field(
         default=None,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import structlog
 from PIL import Image
 
-from picogram.errors import ModelError
+from picogram.errors import ModelError, ModelMissing
 from picogram.semantics.description import Description
 from picogram.semantics.words import Words, default_words
 from picogram_lmm.lmm_handler import LmmHandler
@@ -21,38 +21,46 @@ logger = structlog.get_logger("picogram.lmm")
 def load_handler(settings: LmmSettings) -> LmmHandler:
     """The handler, its models loaded.
 
-    The embedded engine does without models that are not pulled, as the embedded server does: it says so, and texts take
-    more bytes. Raises ModelError where vLLM cannot load what the settings name, ModelMissing for the text model.
+    Raises ModelMissing that names what is not pulled: files would differ from those of workers that have it. With
+    ``models`` pulled the embedded engine does without, as the embedded server does: it says so, and texts take more
+    bytes. Raises ModelError where vLLM cannot load what the settings name.
     """
     if settings.engine == "vllm":
         from picogram_lmm.serving import served_words
 
         words = served_words(settings)
-        _code_something(words)
+        if problem := _code_something(words):
+            logger.warning("working without a model", problem=problem)
         _describe_something(words)
         return LmmHandler(words)
     words = default_words()
-    for warm_up in (_code_something, _describe_something, _hear_something):
-        _as_far_as_possible(warm_up, words)
+    problems = [_problem(each, words) for each in (_code_something, _describe_something, _hear_something)]
+    lacking = [problem for problem in problems if problem]
+    if lacking and settings.models == "all":
+        raise ModelMissing("; ".join(dict.fromkeys(lacking)))
+    for problem in lacking:
+        logger.warning("working without a model", problem=problem)
     return LmmHandler(words)
 
 
-def _as_far_as_possible(warm_up: Callable[[Words], None], words: Words) -> None:
+def _problem(warm_up: Callable[[Words], str], words: Words) -> str:
+    """Empty, or which model is not there."""
     try:
-        warm_up(words)
+        return warm_up(words)
     except ModelError as error:
-        logger.warning("working without a model", problem=str(error))
+        return str(error)
 
 
-def _code_something(words: Words) -> None:
-    for sections in words.code([Description("a photo")]):
-        for warning in sections.warnings:
-            logger.warning("working without a model", problem=warning)
+def _code_something(words: Words) -> str:
+    """Empty, or which model is not there: texts can be coded without."""
+    return "; ".join(words.code([Description("a photo")])[0].warnings)
 
 
-def _describe_something(words: Words) -> None:
+def _describe_something(words: Words) -> str:
     words.describe([Image.new("RGB", (64, 64), "gray")])
+    return ""
 
 
-def _hear_something(words: Words) -> None:
+def _hear_something(words: Words) -> str:
     words.hear(["a photo"])
+    return ""

@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class FleetProcess:
             url = f"http://127.0.0.1:{self.port}/readyz"
             with urllib.request.urlopen(url, timeout=_PROBE_SECONDS) as answer:
                 return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
+        except (OSError, http.client.HTTPException):
             return False
 
 
@@ -79,7 +79,9 @@ class Fleet:
         settings: Mapping[str, str] | None = None,
     ) -> None:
         """``port``: of the gateway, 0 for a free one. ``settings``: further environment variables of all processes."""
-        common = {"PICOGRAM_REDIS_URL": redis_url, **(settings or {})}
+        # A demonstration does without models for words rather than wait for them.
+        models = os.environ.get("PICOGRAM_LMM_MODELS", "pulled")
+        common = {"PICOGRAM_REDIS_URL": redis_url, "PICOGRAM_LMM_MODELS": models, **(settings or {})}
         self.port = port or free_port()
         self.metrics_port = free_port()
         self.gateway = FleetProcess(

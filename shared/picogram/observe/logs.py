@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from types import TracebackType
 from typing import TextIO, cast
 
 import structlog
@@ -20,6 +22,7 @@ from picogram.jobs.broker import Swept
 from picogram.jobs.job import Job, Outcome
 from picogram.jobs.observer import Ending, Observer
 from picogram.observe.log_settings import LogSettings
+from picogram.observe.log_stream import LogStream
 
 logger = structlog.get_logger("picogram.worker")
 _TRACE_ID = slice(3, 35)
@@ -29,10 +32,12 @@ _TRACE_ID = slice(3, 35)
 def configure(settings: LogSettings, service: str = "") -> None:
     """Text on a terminal, JSON elsewhere. Other packages' loggers speak from warnings up, ours from ``log_level``.
 
-    ``service``: named in every line, so that the lines of a fleet can share a file.
+    ``service``: named in every line, so that the lines of a fleet can share a file. What nobody catches is a line, too.
+    Nothing that happens to standard error is raised to whoever logs.
     """
+    stream = LogStream()
     level = getattr(logging, settings.log_level.upper())
-    as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
+    as_text = settings.log_format == "text" or (settings.log_format == "auto" and stream.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -41,13 +46,13 @@ def configure(settings: LogSettings, service: str = "") -> None:
         # A terminal's renderer lays out tracebacks itself.
         *([] if as_text else [structlog.processors.format_exc_info]),
     ]
-    renderer: Processor = _for_people() if as_text else structlog.processors.JSONRenderer()
+    renderer: Processor = _for_people(stream) if as_text else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Patient(sys.stderr))),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, stream)),
     )
-    handler = logging.StreamHandler(_Patient(sys.stderr))
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
@@ -57,22 +62,17 @@ def configure(settings: LogSettings, service: str = "") -> None:
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("picogram").setLevel(level)
     logging.captureWarnings(True)
+    if service:
+        _log_what_nobody_catches()
 
 
-class _Patient:
-    """A stream whose reader may be gone, or whose disk full: then the line is lost, and nothing else."""
+def _log_what_nobody_catches() -> None:
+    def uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
+            logger.critical("uncaught error", exc_info=(kind, error, trace))
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with suppress(OSError, ValueError):
-            return self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.flush()
+    sys.excepthook = uncaught
+    threading.excepthook = lambda args: uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
 
 def trace_id(traceparent: str) -> str:
@@ -105,10 +105,10 @@ class LogObserver(Observer):
             logger.error("jobs given up after too many attempts", step=step, jobs=swept.dead)
 
 
-def _for_people() -> Processor:
+def _for_people(stream: LogStream) -> Processor:
     """Tracebacks are plain: others show the values of variables, which are callers' pictures."""
     return structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
 
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Probes and metrics of a worker, on a port of their own: requests come in, plain text goes out.
 
-    /livez     the event loop turns (a batch in its thread does not matter)      200, else 503
+    /livez     the event loop turns and no task of it has died (a batch in its thread does not matter)   200, else 503
     /startupz  the models are loaded                                             200, else 503
     /readyz    loaded, the job store answers, not shutting down                  200, else 503 and why
     /metrics   whatever the registry holds, in the format that the scraper asks for
@@ -12,6 +12,7 @@ The server has threads of its own, so that it can tell of an event loop that han
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from prometheus_client.exposition import choose_encoder
 
 from picogram.errors import UsageError
 
+logger = logging.getLogger("picogram.worker")
 STALE_SECONDS = 60.0
 """An event loop without a sign of life for that long counts as dead."""
 _SLOW_CLIENT_SECONDS = 5.0
@@ -36,6 +38,8 @@ class Health:
         self.warm = False
         self.reachable = False
         self.draining = False
+        self.broken = ""
+        self.awaited = ""
         self._beat = time.monotonic()
 
     def beat(self) -> None:
@@ -43,13 +47,17 @@ class Health:
         self._beat = time.monotonic()
 
     def alive(self) -> str:
-        """Empty, or why not."""
+        """Empty, or why not. ``broken``: what the worker cannot go on without has ended."""
+        if self.broken:
+            return self.broken
         silent = time.monotonic() - self._beat
         return f"no sign of life for {silent:.0f} s" if silent > STALE_SECONDS else ""
 
     def started(self) -> str:
-        """Empty, or why not."""
-        return "" if self.warm else "loading models"
+        """Empty, or why not. ``awaited``: which models are not there yet."""
+        if self.warm:
+            return ""
+        return f"waiting for models: {self.awaited}" if self.awaited else "loading models"
 
     def ready(self) -> str:
         """Empty, or why not."""
@@ -64,8 +72,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
-            super().handle_error(request, client_address)
+        error = sys.exc_info()[1]
+        if not isinstance(error, (ConnectionError, TimeoutError)):
+            logger.error("a probe could not be answered", exc_info=error)
 
 
 class HealthServer:

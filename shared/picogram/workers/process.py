@@ -4,7 +4,7 @@
 
     start ── probes listen ── load and warm up (in a thread) ── announce, fetch, work ── SIGTERM ── drain ── exit 0
                                      │                                                     └─ a second one: exit at once
-                                     └─ fails: exit 5
+                                     └─ fails: exit 5, or wait for models that are still to be pulled
 
 One process has one model and one step. The job store may be away at the start and later: the worker is then not ready,
 and tries again.
@@ -22,13 +22,21 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 
 from picogram.environment import read_settings
-from picogram.errors import BrokerUnavailable, ModelError, PicogramError, UsageError
+from picogram.errors import (
+    BrokerUnavailable,
+    ModelDamaged,
+    ModelError,
+    ModelMissing,
+    PicogramError,
+    UsageError,
+)
 from picogram.jobs.broker import BatchLimits, Broker
 from picogram.jobs.cancellation import end
 from picogram.jobs.connect import open_broker
@@ -51,18 +59,23 @@ _BEAT: Final = 1.0
 _ANNOUNCE: Final = 5.0
 """Seconds between signs of life, which also tell whether the job store is there; less than the 60 that it keeps them."""
 _RETRY: Final = 1.0
+_MODELS_AGAIN: Final = 2.0
 _UNEXPECTED: Final = 1
 _LAST_WORDS: Final = 5.0
 """Seconds at most to take leave of the job store, which may be away."""
 
 
-def run_worker(step: str, load: Callable[[], Handler], *, texts: bool = False) -> int:
+def run_worker(
+    step: str, load: Callable[[], Handler], *, texts: bool = False, await_models: bool = False
+) -> int:
     """Work off the queue ``step`` until SIGTERM or SIGINT; the exit code: 0, or that of the error (5: no models).
 
     ``load`` loads the models, warms them up and returns the handler. ``texts``: batches are as for a language model.
+    ``await_models``: those that ``load`` does not find may still be pulled; not ready meanwhile, and tried again.
     Does not return, but ends the process with the same code, where a batch still runs after ``drain_seconds``.
     """
-    faulthandler.enable()
+    with suppress(RuntimeError, OSError, ValueError):  # there may be no standard error
+        faulthandler.enable()
     flush: Callable[[], None] | None = None
     process: WorkerProcess | None = None
     logs.configure(
@@ -73,12 +86,13 @@ def run_worker(step: str, load: Callable[[], Handler], *, texts: bool = False) -
         logs.configure(log_settings, service=step)
         flush = tracing.install(f"picogram-{step}", log_settings)
         queue, settings = read_settings(QueueSettings), read_settings(WorkerSettings)
-        process = WorkerProcess(step, load, queue, settings, texts=texts)
+        process = WorkerProcess(step, load, queue, settings, texts=texts, await_models=await_models)
         code = asyncio.run(process.run())
     except PicogramError as error:
         code = _refuse(step, error)
     if flush:
-        flush()
+        with suppress(Exception):  # a collector that is away is no reason to end otherwise
+            flush()
     if process and process.leaves_a_thread:
         logging.shutdown()
         os._exit(code)
@@ -94,6 +108,7 @@ class WorkerProcess:
     queue: QueueSettings
     settings: WorkerSettings
     texts: bool = False
+    await_models: bool = False
     leaves_a_thread: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -123,6 +138,22 @@ class WorkerProcess:
             server.close()
 
     async def _load(self) -> Handler | None:
+        """The handler, warm; None where a signal came before. Models that are awaited are looked for again and again."""
+        while not self._stop.is_set():
+            try:
+                return await self._load_once()
+            except (ModelMissing, ModelDamaged) as error:
+                if not self.await_models:
+                    raise
+                if self._health.awaited != str(error):
+                    logger.warning("waiting for models", problem=str(error))
+                self._health.awaited = str(error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_MODELS_AGAIN):
+                    await self._stop.wait()
+        return None
+
+    async def _load_once(self) -> Handler | None:
         """The handler, warm; None where a signal came before."""
         started = time.perf_counter()
         thread = ThreadPoolExecutor(1, thread_name_prefix="load")
@@ -158,7 +189,10 @@ class WorkerProcess:
         working = asyncio.create_task(worker.run())
         stopping = asyncio.create_task(self._stop.wait())
         try:
-            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((working, stopping, announcing), return_when=asyncio.FIRST_COMPLETED)
+            if announcing.done():
+                self._health.broken = "signs of life have ended"
+                announcing.result()
             await self._drain(worker, working)
             return 0
         except Exception:
@@ -199,6 +233,9 @@ class WorkerProcess:
                 problem = ""
             except BrokerUnavailable as error:
                 problem = str(error)
+            except Exception as error:
+                logger.exception("a sign of life failed")
+                problem = f"a sign of life failed ({type(error).__name__})"
             if reachable != (not problem):
                 reachable = self._health.reachable = not problem
                 logger.info("ready") if reachable else logger.warning("not ready", problem=problem)
