@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -39,7 +40,7 @@ def descendants(parent: int) -> dict[int, str]:
 
 def revived(log: str) -> set[str]:
     """Which processes it says were started again; those that die together may be found dead one after the other."""
-    found = re.findall("died and started again: (.*)", log)
+    found = re.findall('died and started again: ([^"\n]*)', log)
     return {name for line in found for name in line.split(", ")}
 
 
@@ -117,6 +118,33 @@ def test_what_ends_by_itself_is_not_started_for_ever() -> None:
             fleet.revive()
     finally:
         fleet.kill()
+
+
+@pytest.mark.parametrize("stdout", [subprocess.PIPE, None])
+def test_every_line_of_the_supervisor_is_json_where_that_is_asked_for(
+    stdout: int | None,
+) -> None:
+    program = (
+        "import signal, sys, threading, os\n"
+        "from picogram.fleet import __main__ as fleet\n"
+        "class Fleet(fleet.Fleet):\n"
+        "    def start(self): pass\n"
+        "    def wait_ready(self, seconds, stopping): pass\n"
+        "    def revive(self): os.kill(os.getpid(), signal.SIGTERM); return ['encoder 1']\n"
+        "fleet.Fleet = Fleet\n"
+        "sys.exit(fleet.main(['--redis', 'redis://127.0.0.1:1/0', '--encoders', '1']))\n"
+    )
+    gone = os.open("/dev/full", os.O_WRONLY) if stdout is None else stdout
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        stdout=gone,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PICOGRAM_LOG_FORMAT": "json"},
+        timeout=60,
+    )
+    lines = [json.loads(line) for line in (told.stdout or b"").splitlines() + told.stderr.splitlines()]
+    assert {"ready", "died and started again: encoder 1", "draining"} <= {line["event"] for line in lines}
+    assert {line["service"] for line in lines} == {"fleet"}
 
 
 def test_a_job_store_keeps_what_it_holds_over_restarts_and_crashes(tmp_path: Path) -> None:

@@ -143,6 +143,22 @@ async def test_a_request_is_a_span_below_its_callers_and_its_job_goes_on_from_th
     assert gate.jobs[0].trace == f"00-{TRACE}-{span.context.span_id:016x}-01"
 
 
+async def test_looks_at_a_job_are_no_spans_and_keep_the_callers_trace(spans: InMemorySpanExporter) -> None:
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+        async with running(make_app()) as client:
+            answer = await client.post("/v1/encode", content=image(), headers={"prefer": "respond-async"})
+            for path in ("", "/result", "/events"):
+                await client.get(answer.headers["location"] + path, headers=CALLER)
+            await client.delete(answer.headers["location"])
+    assert [span.name for span in spans.get_finished_spans()] == ["POST /v1/encode", "DELETE /v1/jobs/{id}"]
+    polls = [line for line in lines if line.get("method") == "GET"]
+    assert [line["trace"] for line in polls] == [TRACE] * 3
+
+
+def test_the_framework_has_no_spans_of_its_own() -> None:
+    assert not make_app()._native_telemetry.enabled()
+
+
 async def test_only_faults_of_ours_are_errors_of_a_span(spans: InMemorySpanExporter) -> None:
     async with running(make_app()) as client:
         await client.post("/v1/encode", content=b"hello")

@@ -9,6 +9,7 @@ import pytest
 from picogram.environment import read_settings
 from picogram.errors import UsageError
 from picogram.workers.worker_settings import WorkerSettings
+from picogram_gateway.gateway_settings import GatewaySettings
 from picogram_lmm.lmm_settings import LmmSettings
 
 
@@ -40,3 +41,8 @@ def test_the_float_coder_needs_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
         read_settings(LmmSettings)
     monkeypatch.setenv("PICOGRAM_LMM_FLOAT_MODEL", "somebody/some-model")
     assert read_settings(LmmSettings).float_model == "somebody/some-model"
+
+
+def test_a_drain_takes_as_long_as_a_job_may() -> None:
+    """Else a client that may wait for its answer is cut off, and a batch that would end in time begins anew."""
+    assert WorkerSettings().drain_seconds >= GatewaySettings().job_timeout_seconds

@@ -158,6 +158,21 @@ flush()
 """
 
 
+def test_a_part_of_the_traces_can_be_recorded_and_a_callers_own_are_all() -> None:
+    """In a process of its own, for a provider is installed once and for all."""
+    program = (
+        "from opentelemetry import trace\n"
+        "from picogram.observe import tracing\n"
+        "from picogram.observe.log_settings import LogSettings\n"
+        "tracing.install('test', LogSettings(otlp_endpoint='http://127.0.0.1:1', trace_ratio=0.0))\n"
+        "for parent in ('', 'PARENT'):\n"
+        "    print(trace.get_tracer('t').start_span('s', tracing.context_of(parent)).is_recording())\n"
+        "import os; os.sys.stdout.flush(); os._exit(0)\n"
+    ).replace("PARENT", PARENTS[0])
+    told = subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True)
+    assert told.stdout.split() == [b"False", b"True"]
+
+
 @pytest.mark.parametrize("suffix", ["", "/", "/v1/traces"])
 def test_spans_reach_the_collector(suffix: str) -> None:
     """In a process of its own, for a provider is installed once and for all."""

@@ -64,6 +64,8 @@ def create_app(settings: GatewaySettings, backend: Backend) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
+        # ``Tracing`` tells of requests; the framework's own spans are of its insides, its logs hold texts of errors.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.settings, app.state.backend, app.state.metrics = settings, backend, metrics
     for router in (routes.router, jobs.router, web.router):

@@ -43,6 +43,12 @@ def main(host: str | None = None, port: int | None = None, redis: str | None = N
     check_exposure(settings)
     logs.configure(settings, service="gateway")
     flush = tracing.install("picogram-gateway", settings)
+    if settings.drain_seconds < settings.job_timeout_seconds:
+        structlog.get_logger("picogram.gateway").warning(
+            "clients may be cut off at the end: PICOGRAM_DRAIN_SECONDS is less than PICOGRAM_JOB_TIMEOUT_SECONDS",
+            drain_seconds=settings.drain_seconds,
+            job_timeout_seconds=settings.job_timeout_seconds,
+        )
     fleet = settings.redis_url is not None
     app = create_app(settings, fleet_backend() if fleet else embedded_backend())
     listening = listen(settings)

@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import Final
 
 import structlog
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 from prometheus_client.core import GaugeMetricFamily
@@ -46,6 +46,7 @@ STEPS: Final = ("encoder", "decoder", "lmm", "inspector")
 _METHODS: Final = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _BYTES: Final = (50, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 102_400)
+_POLLED: Final = "/v1/jobs/"
 _SCRAPE_TIMEOUT: Final = 3.0
 
 
@@ -227,7 +228,7 @@ def _who_fields(scope: Scope) -> dict[str, str]:
 
 
 class Tracing:
-    """Opens the span of a request; probes have none."""
+    """Opens the span of a request. Probes have none, nor has what is asked again and again: where a job is."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -237,6 +238,13 @@ class Tracing:
             await self._app(scope, receive, send)
             return
         parent = context_of(Headers(scope=scope).get("traceparent", ""))
+        if scope["method"] in ("GET", "HEAD") and scope["path"].startswith(_POLLED):
+            token = context.attach(parent)
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                context.detach(token)
+            return
         attributes = {"http.request.method": scope["method"], "url.path": scope["path"]}
         with _tracer.start_as_current_span(
             scope["method"], parent, SpanKind.SERVER, attributes, record_exception=False

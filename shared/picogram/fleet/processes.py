@@ -14,13 +14,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from picogram.environment import read_settings
 from picogram.errors import PicogramError
 from picogram.fleet.store_server import free_port
+from picogram.workers.worker_settings import WorkerSettings
 
 _PROBE_SECONDS: Final = 2.0
 _PAUSE: Final = 0.2
 _LIVED: Final = 30.0
 """A process that ends by itself younger than this, three times in a row, will not live."""
+_SPARE: Final = 30.0
 _EARLY_DEATHS: Final = 3
 
 
@@ -141,10 +144,14 @@ class Fleet:
             process.start()
         return [process.name for process in dead]
 
-    def stop(self, seconds: float = 75.0) -> None:
-        """Drain: the gateway answers what it has accepted, then the workers end. What is left after that is killed."""
-        give_up = time.monotonic() + seconds
+    def stop(self, seconds: float | None = None) -> None:
+        """Drain: the gateway answers what it has accepted, then the workers end. What is left after ``seconds`` of each
+        is killed; None: what it may take to drain, and some.
+        """
+        if seconds is None:
+            seconds = read_settings(WorkerSettings).drain_seconds + _SPARE
         for group in ([self.gateway], self.workers):
+            give_up = time.monotonic() + seconds
             for process in group:
                 if process.child and process.running:
                     process.child.terminate()

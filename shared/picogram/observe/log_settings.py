@@ -25,3 +25,9 @@ class LogSettings(BaseSettings):
         default=None,
         description="http(s) URL of an OpenTelemetry collector; unset: no traces. Needs the extra [otel].",
     )
+    trace_ratio: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=1.0,
+        description="Part of the traces begun here that is recorded; a caller's own traces are as the caller says.",
+    )

@@ -46,6 +46,7 @@ def install(service: str, settings: LogSettings) -> Callable[[], None]:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
     except ModuleNotFoundError as error:
         raise UsageError(
             f'PICOGRAM_OTLP_ENDPOINT needs the module {error.name}: pip install "picogram-codec[otel]"'
@@ -58,6 +59,8 @@ def install(service: str, settings: LogSettings) -> Callable[[], None]:
                 "service.instance.id": f"{socket.gethostname()}-{os.getpid()}",
             }
         ),
+        # None: as the SDK's own variables say.
+        sampler=None if settings.trace_ratio == 1.0 else ParentBased(TraceIdRatioBased(settings.trace_ratio)),
         shutdown_on_exit=False,
     )
     endpoint = settings.otlp_endpoint.rstrip("/").removesuffix(_TRACES) + _TRACES

@@ -34,9 +34,10 @@ class WorkerSettings(BaseSettings):
         description="Time to wait for a batch to grow once it has a job. 0 is right unless measured otherwise.",
     )
     drain_seconds: float = Field(
-        default=60.0,
+        default=120.0,
         gt=0,
-        description="Time that a running batch gets to end after SIGTERM; jobs not yet started are handed back at once.",
+        description="Time that a running batch, or a request under way, gets to end after SIGTERM; jobs not yet started "
+        "are handed back at once. Not less than PICOGRAM_JOB_TIMEOUT_SECONDS, or clients are cut off and work is lost.",
     )
     health_host: str = Field(default="0.0.0.0", description="Address of probes and metrics.")  # noqa: S104 - for probes from outside the container
     health_port: int = Field(

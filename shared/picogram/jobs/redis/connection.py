@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
@@ -40,6 +41,9 @@ _STATES: Final = frozenset(
     )
 )  # fmt: skip
 """Codes that are about the server's state. Others may be a fault of ours, so they are logged."""
+_QUIET: Final = 60.0
+"""Seconds between log lines about one code, for whoever is refused tries again and again."""
+_quiet_until: dict[str, float] = {}
 _ELSEWHERE: Final = frozenset(("READONLY", "MASTERDOWN"))
 """What a server says that is no primary any more; the store's name may lead to another one by now."""
 _REPEATABLE: Final = frozenset(
@@ -131,6 +135,7 @@ def _refusal(error: ResponseError) -> BrokerUnavailable:
     code = code_of(error)
     if code == "OOM":
         return StoreFull("the job store is full")
-    if code not in _STATES:
+    if code not in _STATES and time.monotonic() >= _quiet_until.get(code, 0.0):
+        _quiet_until[code] = time.monotonic() + _QUIET
         logger.error("the job store refuses a command: %s", error)
     return BrokerUnavailable(f"the job store refuses commands for now ({code})")
